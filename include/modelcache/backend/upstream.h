@@ -1,0 +1,140 @@
+/* The upstream backend: where content comes from.
+ *
+ * The engine opens a source for one version of a URL, reads ranges of it (several threads at once, one range each),
+ * asks for the facts that are known only at the end, and closes it. */
+#ifndef MODELCACHE_BACKEND_UPSTREAM_H
+#define MODELCACHE_BACKEND_UPSTREAM_H
+
+#include <modelcache/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MC_UPSTREAM_ABI 1
+
+enum {
+  MC_UPSTREAM_CACHE = 1 << 0, /* is itself a cache: the ops of `cache` are there, and it takes URLs of any scheme */
+};
+
+typedef struct mc_upstream mc_upstream;
+typedef struct mc_source mc_source;
+
+typedef struct mc_upstream_config {
+  size_t struct_size;
+  const char *endpoint;       /* cluster: HOST:PORT of the control plane */
+  int64_t connect_timeout_ms; /* for one connection */
+  int64_t stall_timeout_ms;   /* no byte for this long: the attempt has failed */
+  uint32_t retries;           /* further attempts after a retryable failure */
+  bool allow_link_local;      /* may talk to link-local and cloud metadata addresses */
+  const char *user_agent;
+  const mc_logger *logger;
+  /* cluster: pulls bytes from pods over this; see transport.h. */
+  struct mc_transport *const *transports;
+  size_t transport_count;
+} mc_upstream_config;
+
+/* What is known of a source. Unknown: size MC_SIZE_UNKNOWN, has_digest false, chunks.hashes NULL. */
+typedef struct mc_info {
+  uint64_t size;
+  mc_validators validators;
+  bool has_digest;
+  mc_digest digest;
+  mc_chunk_table chunks; /* hashes belong to the source and live as long as it */
+  bool ranges;           /* ranges can be read; false: only the whole, from 0, by one reader */
+  bool unchanged;        /* it is the version that `known` described; nothing else but validators is set */
+} mc_info;
+
+/* Why a caller waits, as an upstream reports it while `open` or `finish` blocks. */
+typedef struct mc_upstream_progress {
+  uint64_t bytes, total; /* of the peer's own download; total MC_SIZE_UNKNOWN where unknown */
+  const char *reason;    /* a short text, valid during the call */
+} mc_upstream_progress;
+
+typedef struct mc_open_args {
+  const char *url;
+  const mc_validators *known; /* NULL, or the version that is at hand: say `unchanged` instead of opening it again */
+  uint64_t known_size;
+  const mc_digest *known_digest; /* NULL, or its digest, for an upstream that knows digests */
+  void (*progress)(void *user, const mc_upstream_progress *progress); /* may be NULL; from the calling thread */
+  void *progress_user;
+} mc_open_args;
+
+/* Where a range goes: implemented by the engine, one for each thread that reads. The bytes are delivered in order,
+ * from `offset`, which the sink moves; `end` is one past the last that is wanted, MC_SIZE_UNKNOWN for as far as it
+ * goes.
+ *
+ * Deliver either with `write`, or by filling what `space` returns and then calling `advance`; both fail when the call
+ * was cancelled or passed its deadline, or the bytes can't be stored or do not verify: end the read then and return
+ * that very status. On MC_CORRUPT `offset` has been set back to the start of the bad chunk. */
+typedef struct mc_sink mc_sink;
+struct mc_sink {
+  uint64_t offset, end;
+  mc_status (*write)(mc_sink *self, const void *data, size_t size, mc_error *err);
+  /* Memory for the next bytes: at least 1, at most *size (set to what is there). Never NULL unless offset == end. */
+  void *(*space)(mc_sink *self, size_t *size);
+  mc_status (*advance)(mc_sink *self, size_t size, mc_error *err);
+  bool suspect; /* these bytes arrived damaged before: a peer should check its own copy before it sends them again */
+};
+
+/* For the upstreams that are caches (MC_UPSTREAM_CACHE): the operations on what they keep. */
+typedef struct mc_upstream_cache_ops {
+  /* Report the entries whose URL begins with `prefix`, sorted by URL. */
+  mc_status (*entries)(mc_upstream *self, const char *prefix, bool (*visit)(void *user, const mc_entry *entry),
+                       void *user, const mc_call *call, mc_error *err);
+  mc_status (*prefetch)(mc_upstream *self, const char *url, bool pin, const mc_call *call, mc_error *err);
+  mc_status (*evict)(mc_upstream *self, const char *url, uint64_t *evicted, const mc_call *call, mc_error *err);
+  /* The service's state as a JSON document; *json is malloced, the caller frees it. */
+  mc_status (*status)(mc_upstream *self, char **json, const mc_call *call, mc_error *err);
+} mc_upstream_cache_ops;
+
+typedef struct mc_upstream_ops {
+  uint32_t abi; /* MC_UPSTREAM_ABI */
+  const char *name;
+  uint32_t flags;
+  const char *const *schemes; /* NULL-terminated, lower case; "*" alone: any */
+
+  /* Required. Does no network I/O. */
+  mc_status (*open)(mc_upstream **out, const mc_upstream_config *config, mc_error *err);
+  /* Required. No source is open, no op is running. */
+  void (*close)(mc_upstream *self);
+
+  /* Required. What is at `url`, without getting it (has_digest only where the upstream tells it). Blocks. The info's
+   * chunks are not set. MC_NOT_FOUND, MC_PERMISSION_DENIED, MC_UNAVAILABLE … */
+  mc_status (*stat)(mc_upstream *self, const char *url, mc_info *info, const mc_call *call, mc_error *err);
+  /* Required. Open the version of `args->url` that is current now. Blocks. With info->unchanged set *out is NULL. */
+  mc_status (*source_open)(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
+                           const mc_call *call, mc_error *err);
+  /* Required. Read [sink->offset, sink->end) of that version into the sink; retries by itself from where it was, within
+   * the configured number, after failures that are retryable. Several threads at once, each with a sink of its own.
+   * MC_CHANGED if the upstream has another version by now; MC_UNSUPPORTED if ranges turn out not to work. Bytes past
+   * the end of what info->size promised, or fewer: MC_CHANGED or MC_PROTOCOL, never silently. */
+  mc_status (*source_read)(mc_source *source, mc_sink *sink, const mc_call *call, mc_error *err);
+  /* Optional. Called once after all was read, if size, digest or chunks were unknown at open: fill in what is known
+   * now. May block until the peer knows it. */
+  mc_status (*source_finish)(mc_source *source, mc_info *info, const mc_open_args *args, const mc_call *call,
+                             mc_error *err);
+  /* Required. */
+  void (*source_close)(mc_source *source);
+
+  /* Optional. Report the files below the URL prefix `url` (which ends in '/'), recursively, at most `max` of them:
+   * MC_RESOURCE_EXHAUSTED beyond. Paths are decoded and checked: a path that would leave the tree is MC_PROTOCOL. */
+  mc_status (*list)(mc_upstream *self, const char *url, size_t max, bool (*visit)(void *user, const mc_listed *listed),
+                    void *user, const mc_call *call, mc_error *err);
+
+  const mc_upstream_cache_ops *cache; /* with MC_UPSTREAM_CACHE, else NULL */
+} mc_upstream_ops;
+
+struct mc_upstream {
+  const mc_upstream_ops *ops;
+};
+
+/* A backend's source begins with this. */
+struct mc_source {
+  mc_upstream *upstream;
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

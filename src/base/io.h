@@ -1,0 +1,41 @@
+/* Files: whole reads and writes, folders, atomic replacement. Every fd is opened with O_CLOEXEC; EINTR is retried. */
+#ifndef BASE_IO_H
+#define BASE_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <modelcache/types.h>
+
+/* All of `size` bytes or an error; 0 or an errno. pread_all: ENODATA when the file ends before. */
+int pread_all(int fd, void *data, size_t size, uint64_t offset);
+int pwrite_all(int fd, const void *data, size_t size, uint64_t offset);
+int write_all(int fd, const void *data, size_t size);
+
+/* mkdir -p; 0 or an errno. */
+int mkdir_all(const char *path, mode_t mode);
+int fsync_folder(const char *path); /* 0 or an errno; file systems that can't are fine */
+
+/* The file's bytes, malloced, with a zero after them. 0 or an errno; EFBIG past `max`. */
+int file_read(const char *path, void **data, size_t *size, size_t max);
+/* Write `path` through a temporary file beside it and rename; with `durable` both file and folder are fsynced. */
+int file_replace(const char *path, const void *data, size_t size, mode_t mode, bool durable);
+/* Remove a file, or a folder and all below it, never following links. 0 or an errno; ENOENT counts as success. */
+int remove_all(const char *path);
+/* Copy all bytes of `from` to `to` (both at 0): reflink where the file system can, else copy_file_range, else read and
+ * write. 0 or an errno. */
+int copy_fd(int from, int to, uint64_t size);
+
+/* asprintf that gives NULL on failure. */
+char *format_str(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* `size` random bytes from the kernel. */
+void random_bytes(void *data, size_t size);
+/* A name that no other process has: "<boot id, 8 hex>.<pid>.<start time of the process>", and whether the process of
+ * such a name may still live: true for other boots or hosts unless `older_than_ms` has passed since `mtime_ms`. */
+#define OWNER_SIZE 64
+void owner_name(char owner[OWNER_SIZE]);
+bool owner_may_live(const char *owner, int64_t mtime_ms, int64_t older_than_ms);
+
+#endif
