@@ -19,6 +19,12 @@ typedef enum mc_verify {
   MC_VERIFY_STORED, /* an object's chunks are checked when this process first opens it, and when its file has changed */
 } mc_verify;
 
+typedef enum mc_durable {
+  MC_DURABLE_AUTO, /* on for a cache in this process, off for a client, whose copies can be had again */
+  MC_DURABLE_OFF,
+  MC_DURABLE_ON, /* fsync before an object becomes visible */
+} mc_durable;
+
 /* Begin with MC_OPTIONS_INIT or mc_options_init. Strings are copied by mc_open_options and stay the caller's. NULL and
  * 0 mean the default unless the table (mc_option_rows) says otherwise. */
 typedef struct mc_options {
@@ -37,7 +43,7 @@ typedef struct mc_options {
   int64_t negative_ttl_ms;     /* remember that a URL does not exist for this long */
   int64_t stale_if_error_ms;   /* serve a copy that can't be revalidated for this long after its last check; -1: ever */
   bool stale_while_revalidate; /* serve the copy at hand at once, and revalidate behind the caller's back */
-  bool durable;                /* fsync before an object becomes visible */
+  mc_durable durable;
   mc_verify verify;
   uint32_t flights;     /* downloads at once; further ones queue */
   uint32_t waiters;     /* calls that may wait at once; further ones are refused */

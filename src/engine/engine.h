@@ -1,0 +1,206 @@
+/* The engine's inside: what its files share.
+ *
+ * Locks, in the order in which they may be taken (a later one while an earlier one is held, never the other way round):
+ *
+ *   cache->lock     the flights, their waiters, every request's state
+ *   flight->lock    one download: its chunks and its watchers
+ *   tier->lock      one tier's index of objects
+ *   work->lock      one pool's queue
+ *
+ * No lock is held over a backend's op or a callback.
+ *
+ * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths and the like),
+ * the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress, sweeps. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include <modelcache/backend/coordination.h>
+#include <modelcache/backend/storage.h>
+#include <modelcache/backend/transport.h>
+#include <modelcache/backend/upstream.h>
+#include <modelcache/cache.h>
+
+#include "engine/tier.h"
+#include "engine/work.h"
+
+#define ORIGIN "engine" /* of messages */
+
+enum stat_id {
+#define STAT(id, name, unit, gauge, help) STAT_##id,
+#include "engine/stats.def"
+#undef STAT
+  STAT_COUNT
+};
+
+#define MAX_UPSTREAMS  16
+#define MAX_TRANSPORTS 4
+
+struct mc_cache {
+  mc_options options; /* strings are copies, see strings */
+  char *strings[8];
+  mc_logger *logger; /* &options.logger */
+
+  struct tier *tiers[2]; /* fastest first; the last is where downloads go; none: nothing is kept */
+  size_t tier_count;
+  struct tier *home; /* the last tier, or NULL */
+  mc_coordination *coordination;
+  mc_upstream *upstreams[MAX_UPSTREAMS]; /* in the order in which they are asked */
+  size_t upstream_count;
+  mc_transport *transports[MAX_TRANSPORTS];
+  size_t transport_count;
+  bool client; /* the first upstream is a cache */
+
+  struct work *flight_pool, *job_pool;
+
+  pthread_mutex_t lock;
+  struct flight *flights; /* by key: those that can be joined */
+  struct flight *flight_list; /* all that live, also those that have ended but are still followed */
+  uint32_t waiting;       /* requests that wait */
+  bool closing;
+
+  pthread_t clock;
+  pthread_cond_t clock_wake;
+  bool clock_runs, clock_kicked;
+  int64_t clock_next; /* when it will look again */
+
+  pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */
+  void (*watcher)(void *user, const mc_entry *entry);
+  void *watcher_user;
+
+  _Atomic uint64_t stats[STAT_COUNT];
+};
+
+static inline void stat_add(struct mc_cache *cache, enum stat_id id, uint64_t count) {
+  atomic_fetch_add_explicit(&cache->stats[id], count, memory_order_relaxed);
+}
+
+/* ---- cache.c: making and ending the whole ---- */
+
+/* Start the pools and the clock of a cache whose parts are in place; and stop them. */
+mc_status engine_start(struct mc_cache *cache, mc_error *err);
+void engine_stop(struct mc_cache *cache);
+/* Have the clock look at the requests now. With cache->lock held. */
+void engine_kick_clock(struct mc_cache *cache);
+
+/* ---- entry.c: what is known of a URL ---- */
+
+mc_entry *entry_new(const char *url); /* malloced in one piece with its url; all else unknown. free() it */
+mc_entry *entry_copy(const mc_entry *entry);
+/* Look in the coordination, then in the home tier's records, which then go into the coordination. */
+mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
+/* Write the record into the home tier, if it is persistent. */
+mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_error *err);
+/* Bring every record of the home tier into the coordination. */
+mc_status entry_load_all(struct mc_cache *cache, mc_error *err);
+/* Call the watcher. */
+void entry_announce(struct mc_cache *cache, const mc_entry *entry);
+bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry);
+bool validators_same(const mc_validators *a, uint64_t a_size, const mc_validators *b, uint64_t b_size);
+
+/* ---- file.c: the handle that callers get ---- */
+
+/* Takes over the reference on `object`. NULL: no memory (then the reference is given back). */
+mc_file *file_of_object(struct object *object, const mc_entry *entry, bool cached);
+/* For direct gets: takes over `fd` (or -1), `table`. `memory`: the caller's buffer, or NULL. */
+mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, mc_chunk_table *table,
+                             const char *path);
+/* Open the entry's object in the fastest tier that has it, verified. MC_NOT_FOUND; MC_BUSY: it is there, but has to be
+ * verified first, which `may_verify` did not allow; MC_CORRUPT: it is damaged (*damaged names the tier). */
+mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool may_verify, bool cached,
+                    struct tier **damaged, mc_error *err);
+
+/* ---- flight.c, get.c ---- */
+
+enum request_state { REQUEST_WAITING, REQUEST_DONE };
+
+/* One call of mc_get_start. References: the caller's handle and the engine's own, which ends with `done`. */
+struct mc_request {
+  atomic_uint references;
+  struct mc_cache *cache;
+  char *url, *key;
+  char *path; /* copy of options.path */
+  mc_get_options options;
+  int64_t deadline;
+  mc_done done;
+  void *user;
+  /* under cache->lock: */
+  enum request_state state;
+  struct flight *flight;
+  bool in_callback;      /* the clock is in options.progress */
+  bool completed;        /* ended while it was: the clock calls `done` then */
+  mc_status status;
+  mc_file *file;
+  mc_error error;
+  struct mc_request *prev, *next; /* the flight's waiters */
+};
+
+/* End a request: calls `done` (with no lock held) and gives up the engine's reference. Takes over `file`. */
+void request_end(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error);
+/* The same for a file that is at hand: first puts it where the caller wants it, by a job where that can block. */
+void request_deliver(struct mc_request *request, mc_file *file);
+
+/* One URL being looked up, revalidated, downloaded: by one thread for all who wait.
+ *
+ *   phase        who holds it                    ends by
+ *   queued       flights table, pool's queue     a worker takes it, or the last waiter leaves
+ *   running      flights table, worker           flight_end: leaves the table, waiters are told
+ *   ended        followers that still read       the last reference */
+struct flight {
+  atomic_uint references;
+  struct mc_cache *cache;
+  char *url;
+  char key[KEY_SIZE];
+  uint8_t id[32];
+  mc_cancel *cancel;
+  mc_call call;
+  /* under cache->lock: */
+  bool joinable; /* in cache->flights */
+  bool detached; /* goes on without waiters: a prefetch, a background revalidation */
+  bool revalidate, pin, unpin;
+  struct mc_request *waiters;
+  struct flight *prev, *next; /* cache->flight_list */
+  UT_hash_handle hh;
+  /* under lock: */
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  struct download *download; /* while its bytes can be followed */
+  mc_phase phase;
+  const char *reason;
+  uint64_t upstream_bytes, upstream_total; /* of the peer's download that it waits for */
+  bool shown;              /* a size is known and followers may come */
+  uint64_t size;
+  mc_validators validators;
+  uint64_t rate, rate_bytes;
+  int64_t rate_at;
+};
+
+/* Join the flight of the request's URL, or start it. With a NULL request: a detached one. */
+mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, struct mc_request *request,
+                      uint32_t flags, mc_error *err);
+void flight_release(struct flight *flight);
+struct flight *flight_acquire(struct flight *flight);
+/* Set what waiters are told; wakes the clock so that they are. */
+void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason);
+/* What a flight's waiters are told now. */
+void flight_progress(struct flight *flight, mc_progress *progress);
+/* The upstreams for a URL, in order. At least one, or an error: an unknown or refused scheme. */
+mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_cache *cache, const char *url,
+                mc_error *err);
+/* Whether, after this error of `upstream`, the next one may be asked. */
+bool route_goes_on(const mc_upstream *upstream, mc_status status);
+/* Get a URL straight into the request's path or buffer, keeping nothing. Blocks; runs as a job. */
+mc_status flight_direct(mc_file **out, struct mc_request *request, mc_error *err);
+
+/* serve.c */
+extern const mc_exporter serve_exporter_ops;
+
+#endif

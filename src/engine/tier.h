@@ -1,0 +1,75 @@
+/* A tier: a storage backend with an index of its objects, a byte budget and a time to live.
+ *
+ *   an object is …   means                                    becomes
+ *   stored           in the index, no reader                  open by tier_open, gone by eviction
+ *   open             has readers; never evicted               stored with the last object_release
+ *   doomed           removed while it had readers             gone with the last object_release
+ *
+ * A tier lives until it was closed and the last of its open objects was released. */
+#ifndef ENGINE_TIER_H
+#define ENGINE_TIER_H
+
+#include <modelcache/backend/storage.h>
+
+struct tier;
+
+/* An open object. Its fields do not change while it is open. */
+struct object {
+  mc_digest digest;
+  uint64_t size;
+  int fd;
+  mc_chunk_table *table;
+  struct tier *tier;
+};
+
+struct tier_config {
+  uint64_t capacity; /* bytes; 0: no limit but the storage's own */
+  uint32_t high, low; /* watermarks in percent */
+  int64_t ttl_ms;     /* 0: for ever */
+  void (*evicted)(void *user, uint64_t objects, uint64_t bytes); /* for counting; may be NULL */
+  void *user;
+  const mc_logger *logger;
+};
+
+/* Takes over `storage` on success: closes it at its own end. Reads the index from the storage. */
+mc_status tier_new(struct tier **out, mc_storage *storage, const struct tier_config *config, mc_error *err);
+void tier_close(struct tier *tier);
+mc_storage *tier_storage(struct tier *tier);
+
+/* Open an object, verified by the table beside it when `verify`: once in this process's life, and again when its file
+ * has changed. MC_NOT_FOUND; MC_BUSY: it would have to be verified, and `may_block` is false; MC_CORRUPT: it is
+ * damaged, and no longer in the index, but still in the storage (for tier_restage). */
+mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, bool may_block,
+                    mc_error *err);
+struct object *object_acquire(struct object *object);
+void object_release(struct object *object);
+/* The path of an open object; false if it has none. */
+bool object_path(struct object *object, char *path, size_t size);
+/* A reader says that a chunk was bad: check it now. MC_CORRUPT: the object will be verified before it's opened again. */
+mc_status object_check(struct object *object, uint64_t offset, mc_error *err);
+
+/* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */
+mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err);
+void tier_unreserve(struct tier *tier, uint64_t bytes);
+/* A stage was committed: it is in the index from now on, and counts as verified. */
+mc_status tier_add(struct tier *tier, const mc_digest *digest, uint64_t size, mc_error *err);
+/* Remove an object now, or with its last reader. *bytes: its size, 0 if it isn't there. */
+mc_status tier_remove(struct tier *tier, const mc_digest *digest, uint64_t *bytes, mc_error *err);
+/* Turn a damaged object into a stage of `key`. */
+mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *key, mc_stage **stage, mc_error *err);
+/* An entry refers to the object, pins it, or stops to (by -1). An object that no entry refers to is removed once it has
+ * not been used for ten minutes. */
+void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
+bool tier_has(struct tier *tier, const mc_digest *digest);
+bool tier_is_referred(struct tier *tier, const mc_digest *digest);
+/* Evict what is over its time, or over the high watermark. Called now and then. */
+void tier_sweep(struct tier *tier);
+
+struct tier_usage {
+  uint64_t objects, bytes, reserved, capacity, open;
+};
+void tier_usage(struct tier *tier, struct tier_usage *usage);
+/* How often an object was opened since this process knows it. */
+uint32_t tier_uses(struct tier *tier, const mc_digest *digest);
+
+#endif
