@@ -1,0 +1,560 @@
+#include "engine/download.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "engine/journal.h"
+#include "engine/sink.h"
+
+#define MAX_CORRUPT 16         /* chunks that do not verify, before the download is given up */
+#define MAX_PART    (16u)      /* chunks that a lane takes at once: 64 MiB */
+#define READ_BLOCK  (256 << 10) /* of the follower: stays in a core's cache */
+
+mc_status download_new(struct download **out, struct mc_cache *cache, const mc_call *call, mc_error *err) {
+  struct download *d = calloc(1, sizeof(*d));
+  if (!d) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a download");
+  d->cache = cache;
+  d->call = call;
+  d->fd = -1;
+  d->size = MC_SIZE_UNKNOWN;
+  pthread_mutex_init(&d->lock, NULL);
+  pthread_mutex_init(&d->journal_lock, NULL);
+  cond_init(&d->changed);
+  *out = d;
+  return MC_OK;
+}
+
+/* ---- followers ---- */
+
+/* With the lock held: take those who wait for `chunk` (any, if UINT32_MAX). */
+static struct follower *take_followers(struct download *d, uint32_t chunk) {
+  struct follower *taken = NULL, *follower, *next;
+  LL_FOREACH_SAFE(d->followers, follower, next) {
+    if (chunk != UINT32_MAX && follower->chunk != chunk) continue;
+    LL_DELETE(d->followers, follower);
+    LL_PREPEND(taken, follower);
+  }
+  if (taken) d->waking++;
+  return taken;
+}
+
+static void wake_followers(struct download *d, struct follower *taken) {
+  if (!taken) return;
+  struct follower *follower, *next;
+  LL_FOREACH_SAFE(taken, follower, next) {
+    follower->wake(follower->arg);
+    free(follower);
+  }
+  pthread_mutex_lock(&d->lock);
+  d->waking--;
+  pthread_cond_broadcast(&d->changed);
+  pthread_mutex_unlock(&d->lock);
+}
+
+mc_status download_ready(struct download *d, uint64_t offset, uint64_t *bytes, void (*wake)(void *arg), void *arg,
+                         mc_error *err) {
+  mc_status status = MC_OK;
+  uint64_t most = *bytes, end = offset;
+  *bytes = 0;
+  pthread_mutex_lock(&d->lock);
+  while (end - offset < most && end / MC_CHUNK_SIZE < d->count && d->states[end / MC_CHUNK_SIZE] == CHUNK_LANDED) {
+    end = (end / MC_CHUNK_SIZE + 1) * MC_CHUNK_SIZE;
+  }
+  if (d->size != MC_SIZE_UNKNOWN && end > d->size) end = d->size;
+  if (end > offset) {
+    *bytes = end - offset < most ? end - offset : most;
+  } else if (d->ended && !d->succeeded) {
+    status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the download has failed; ask again");
+  } else if (!d->ended) {
+    struct follower *follower = malloc(sizeof(*follower));
+    if (follower) {
+      *follower = (struct follower){(uint32_t)(offset / MC_CHUNK_SIZE), wake, arg, NULL};
+      LL_PREPEND(d->followers, follower);
+    } else {
+      status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to follow a download");
+    }
+  }
+  pthread_mutex_unlock(&d->lock);
+  return status;
+}
+
+void download_unwatch(struct download *d, void *arg) {
+  struct follower *follower, *next;
+  pthread_mutex_lock(&d->lock);
+  bool found = false;
+  LL_FOREACH_SAFE(d->followers, follower, next) {
+    if (follower->arg != arg) continue;
+    LL_DELETE(d->followers, follower);
+    free(follower);
+    found = true;
+  }
+  while (!found && d->waking) pthread_cond_wait(&d->changed, &d->lock);
+  pthread_mutex_unlock(&d->lock);
+}
+
+/* ---- chunks ---- */
+
+/* With the lock held: room for chunks up to `count`. */
+static bool grow(struct download *d, uint32_t count) {
+  if (count <= d->capacity) return true;
+  uint32_t capacity = d->capacity ? d->capacity : 16;
+  while (capacity < count) capacity *= 2;
+  mc_hash128 *hashes = realloc(d->hashes, capacity * sizeof(*hashes));
+  if (hashes) d->hashes = hashes;
+  uint8_t *states = realloc(d->states, capacity);
+  if (states) d->states = states;
+  if (!hashes || !states) return false;
+  memset(d->states + d->capacity, CHUNK_MISSING, capacity - d->capacity);
+  d->capacity = capacity;
+  return true;
+}
+
+static mc_status set_size(struct download *d, uint64_t size, mc_error *err) {
+  uint32_t count = 0;
+  if (size != MC_SIZE_UNKNOWN && !chunk_count(size, &count)) {
+    return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "a file of %llu bytes is larger than can be handled",
+                        (unsigned long long)size);
+  }
+  pthread_mutex_lock(&d->lock);
+  bool grown = grow(d, count + 1);
+  if (grown) {
+    d->size = size;
+    d->count = count;
+  }
+  pthread_mutex_unlock(&d->lock);
+  return grown ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+}
+
+void download_reset(struct download *d) {
+  pthread_mutex_lock(&d->lock);
+  if (d->capacity) memset(d->states, CHUNK_MISSING, d->capacity);
+  d->landed = 0;
+  d->bytes = 0;
+  d->size = MC_SIZE_UNKNOWN;
+  d->count = 0;
+  pthread_mutex_unlock(&d->lock);
+  sha256_free(d->sha);
+  d->sha = NULL;
+  d->hashed = 0;
+  memset(&d->validators, 0, sizeof(d->validators));
+}
+
+mc_status download_landed(struct download *d, uint32_t index, const mc_hash128 *hash, mc_error *err) {
+  if (d->stage && d->size != MC_SIZE_UNKNOWN) {
+    pthread_mutex_lock(&d->journal_lock);
+    mc_status status = journal_chunk(d->stage, index, hash, err);
+    pthread_mutex_unlock(&d->journal_lock);
+    if (status) return status;
+  }
+  pthread_mutex_lock(&d->lock);
+  bool grown = grow(d, index + 1);
+  struct follower *taken = NULL;
+  if (grown) {
+    d->hashes[index] = *hash;
+    d->states[index] = CHUNK_LANDED;
+    d->landed++;
+    if (index >= d->count) d->count = index + 1;
+    taken = take_followers(d, index);
+    pthread_cond_broadcast(&d->changed);
+  }
+  pthread_mutex_unlock(&d->lock);
+  wake_followers(d, taken);
+  return grown ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+}
+
+mc_status download_store(struct download *d, const void *data, size_t size, uint64_t offset, mc_error *err) {
+  if (d->memory) {
+    if (offset + size > d->memory_size) {
+      return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the buffer of %llu bytes is smaller than the file",
+                          (unsigned long long)d->memory_size);
+    }
+    if ((const uint8_t *)data != d->memory + offset) memcpy(d->memory + offset, data, size);
+    return MC_OK;
+  }
+  int error = pwrite_all(d->fd, data, size, offset);
+  return error ? mc_error_errno(err, error, ORIGIN, "can't write the download") : MC_OK;
+}
+
+static mc_status load(struct download *d, void *data, size_t size, uint64_t offset, mc_error *err) {
+  if (d->memory) {
+    memcpy(data, d->memory + offset, size);
+    return MC_OK;
+  }
+  int error = pread_all(d->fd, data, size, offset);
+  return error ? mc_error_errno(err, error, ORIGIN, "can't read the download back") : MC_OK;
+}
+
+/* ---- resuming ---- */
+
+/* Mark the journal's chunks that are still as it says. */
+static mc_status resume_chunks(struct download *d, const mc_hash128 *hashes, const bool *landed, mc_error *err) {
+  char *block = malloc(READ_BLOCK);
+  struct xxh128 *hash = xxh128_new();
+  mc_status status = block && hash ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to resume");
+  for (uint32_t i = 0; i < d->count && !status; i++) {
+    if (landed && !landed[i]) continue;
+    uint64_t left = chunk_length(d->size, i), at = i * MC_CHUNK_SIZE;
+    status = mc_call_check(d->call, err);
+    xxh128_reset(hash);
+    bool readable = true;
+    while (left && readable && !status) {
+      size_t piece = left < READ_BLOCK ? (size_t)left : READ_BLOCK;
+      readable = load(d, block, piece, at, NULL) == MC_OK;
+      if (readable) xxh128_update(hash, block, piece);
+      at += piece;
+      left -= piece;
+    }
+    mc_hash128 got;
+    xxh128_final(hash, &got);
+    if (status || !readable || !hash128_equal(&got, &hashes[i])) continue;
+    pthread_mutex_lock(&d->lock);
+    d->hashes[i] = got;
+    d->states[i] = CHUNK_LANDED;
+    d->landed++;
+    d->bytes += chunk_length(d->size, i);
+    pthread_mutex_unlock(&d->lock);
+    stat_add(d->cache, STAT_RESUMED_BYTES, chunk_length(d->size, i));
+  }
+  xxh128_free(hash);
+  free(block);
+  return status;
+}
+
+static void take_stage(struct download *d, mc_stage *stage) {
+  d->stage = stage;
+  d->fd = stage->fd;
+  d->memory = stage->memory;
+  d->memory_size = stage->memory ? stage->size : 0;
+}
+
+static void drop_stage(struct download *d, bool keep) {
+  if (!d->stage) return;
+  d->stage->storage->ops->stage_close(d->stage, keep);
+  d->stage = NULL;
+  d->fd = -1;
+  d->memory = NULL;
+}
+
+void download_adopt(struct download *d, mc_stage *stage, const mc_entry *entry, const mc_chunk_table *table) {
+  take_stage(d, stage);
+  d->tier = d->cache->home;
+  d->validators = entry->validators;
+  if (set_size(d, table->size, NULL) || resume_chunks(d, table->hashes, NULL, NULL)) download_reset(d);
+  if (d->size != MC_SIZE_UNKNOWN && tier_reserve(d->tier, d->size, NULL) == MC_OK) d->reserved = d->size;
+  journal_begin(stage, table->size, &entry->validators, NULL);
+  for (uint32_t i = 0; i < d->count; i++) {
+    if (d->states[i] == CHUNK_LANDED) journal_chunk(stage, i, &d->hashes[i], NULL);
+  }
+}
+
+/* Look for a stage of the same version. MC_OK also if there is none. */
+static mc_status resume_stage(struct download *d, const char *key, const mc_info *info, mc_error *err) {
+  mc_storage *storage = tier_storage(d->tier);
+  if (!storage->ops->stage_resume || info->size == MC_SIZE_UNKNOWN || !info->ranges) return MC_OK;
+  mc_stage *stage;
+  while (!d->stage && storage->ops->stage_resume(storage, key, &stage, NULL) == MC_OK) {
+    struct journal journal;
+    if (journal_read(&journal, stage, NULL) ||
+        !validators_same(&journal.validators, journal.size, &info->validators, info->size)) {
+      journal_free(&journal);
+      storage->ops->stage_close(stage, false);
+      continue;
+    }
+    take_stage(d, stage);
+    mc_status status = set_size(d, info->size, err);
+    if (!status) status = resume_chunks(d, journal.hashes, journal.landed, err);
+    journal_free(&journal);
+    return status;
+  }
+  return MC_OK;
+}
+
+mc_status download_begin(struct download *d, const char *key, const mc_info *info, mc_error *err) {
+  if (d->size != MC_SIZE_UNKNOWN && !(info->ranges && validators_same(&d->validators, d->size, &info->validators,
+                                                                      info->size))) {
+    download_reset(d);
+    drop_stage(d, false);
+  } else if (d->size == MC_SIZE_UNKNOWN && d->count) {
+    download_reset(d); /* a stream of unknown size begins at its beginning */
+    drop_stage(d, false);
+  }
+  mc_status status = MC_OK;
+  if (d->tier && d->tier == d->cache->home && !d->stage) {
+    uint64_t bytes = info->size == MC_SIZE_UNKNOWN ? 0 : info->size;
+    if (d->reserved) tier_unreserve(d->tier, d->reserved);
+    d->reserved = 0;
+    status = tier_reserve(d->tier, bytes, err);
+    if (status) return status;
+    d->reserved = bytes;
+    status = resume_stage(d, key, info, err);
+    if (!status && !d->stage) {
+      mc_stage *stage;
+      mc_storage *storage = tier_storage(d->tier);
+      status = storage->ops->stage_create(storage, key, info->size, &stage, err);
+      if (!status) {
+        take_stage(d, stage);
+        status = journal_begin(stage, info->size, &info->validators, err);
+      }
+    }
+  }
+  if (!status && d->size == MC_SIZE_UNKNOWN) status = set_size(d, info->size, err);
+  d->validators = info->validators;
+  return status;
+}
+
+/* ---- lanes ---- */
+
+/* Take the next missing chunks, fewer at a time towards the end so that all lanes end together. */
+static bool take_part(struct download *d, uint32_t *first, uint32_t *count, bool whole) {
+  pthread_mutex_lock(&d->lock);
+  uint32_t at = 0, most = MAX_PART, missing = d->count - d->landed;
+  while (at < d->count && d->states[at] != CHUNK_MISSING) at++;
+  uint32_t share = missing / (2 * (d->lanes ? d->lanes : 1));
+  if (most > share) most = share ? share : 1;
+  if (whole) most = UINT32_MAX;
+  *first = at;
+  *count = 0;
+  while (!d->failed && *count < most && at < d->count && d->states[at] == CHUNK_MISSING) {
+    d->states[at++] = CHUNK_TAKEN;
+    ++*count;
+  }
+  pthread_mutex_unlock(&d->lock);
+  return *count > 0;
+}
+
+static void give_part_back(struct download *d, uint32_t first, uint32_t count) {
+  pthread_mutex_lock(&d->lock);
+  for (uint32_t i = first; i < first + count; i++) {
+    if (d->states[i] == CHUNK_TAKEN) d->states[i] = CHUNK_MISSING;
+  }
+  pthread_mutex_unlock(&d->lock);
+}
+
+/* Read [offset, end), again from a chunk that did not verify. */
+static mc_status read_range(struct download *d, struct lane *lane, uint64_t offset, uint64_t end, mc_error *err) {
+  lane_seek(lane, offset, end);
+  for (;;) {
+    mc_status status = d->source->upstream->ops->source_read(d->source, &lane->sink, d->call, err);
+    if (status == MC_CORRUPT) {
+      stat_add(d->cache, STAT_CORRUPT_CHUNKS, 1);
+      pthread_mutex_lock(&d->lock);
+      bool again = ++d->corrupt <= MAX_CORRUPT;
+      pthread_mutex_unlock(&d->lock);
+      if (!again) return status;
+      lane_seek(lane, lane->sink.offset / MC_CHUNK_SIZE * MC_CHUNK_SIZE, end);
+      lane->sink.suspect = true;
+      continue;
+    }
+    if (status) return status;
+    if (end == MC_SIZE_UNKNOWN) return lane_end(lane, err);
+    if (lane->sink.offset < end) {
+      return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the upstream ended a range early without saying so");
+    }
+    return MC_OK;
+  }
+}
+
+static mc_status run_parts(struct download *d, struct lane *lane, bool ranges, mc_error *err) {
+  if (d->size == MC_SIZE_UNKNOWN) return read_range(d, lane, 0, MC_SIZE_UNKNOWN, err);
+  uint32_t first, count;
+  mc_status status = MC_OK;
+  while (!status && take_part(d, &first, &count, !ranges)) {
+    uint64_t end = (uint64_t)(first + count) * MC_CHUNK_SIZE;
+    status = read_range(d, lane, first * MC_CHUNK_SIZE, end < d->size ? end : d->size, err);
+    if (status) give_part_back(d, first, count);
+  }
+  return status;
+}
+
+struct lane_thread {
+  struct download *download;
+  bool ranges;
+  pthread_t thread;
+};
+
+static void *lane_main(void *arg) {
+  struct lane_thread *self = arg;
+  struct download *d = self->download;
+  struct lane lane;
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = lane_init(&lane, d, &error);
+  if (!status) status = run_parts(d, &lane, self->ranges, &error);
+  lane_free(&lane);
+  pthread_mutex_lock(&d->lock);
+  if (status && !d->failed) {
+    d->failed = status;
+    d->error = error;
+  }
+  d->lanes--;
+  pthread_cond_broadcast(&d->changed);
+  pthread_mutex_unlock(&d->lock);
+  return NULL;
+}
+
+/* ---- following with SHA-256 ---- */
+
+static mc_status hash_chunk(struct download *d, uint32_t index, uint64_t size, char *block, mc_error *err) {
+  uint64_t at = index * MC_CHUNK_SIZE, end = at + chunk_length(size, index);
+  if (d->memory) {
+    sha256_update(d->sha, d->memory + at, (size_t)(end - at));
+    return MC_OK;
+  }
+  while (at < end) {
+    size_t piece = end - at < READ_BLOCK ? (size_t)(end - at) : READ_BLOCK;
+    mc_status status = load(d, block, piece, at, err);
+    if (status) return status;
+    sha256_update(d->sha, block, piece);
+    at += piece;
+  }
+  return MC_OK;
+}
+
+/* Hash chunks as they land, until the lanes have ended. */
+static mc_status follow(struct download *d, bool wanted, mc_error *err) {
+  mc_status status = MC_OK;
+  char *block = wanted ? malloc(READ_BLOCK) : NULL;
+  if (wanted && !d->sha) d->sha = sha256_new();
+  if (wanted && (!block || !d->sha)) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to hash");
+  pthread_mutex_lock(&d->lock);
+  for (;;) {
+    bool next = wanted && !status && d->hashed < d->count && d->states[d->hashed] == CHUNK_LANDED;
+    if (!next && !d->lanes) break;
+    if (!next) {
+      pthread_cond_wait(&d->changed, &d->lock);
+      continue;
+    }
+    /* While the size isn't known every landed chunk but the last one is a whole one, and the last lands at the end. */
+    uint64_t size = d->size;
+    pthread_mutex_unlock(&d->lock);
+    status = hash_chunk(d, d->hashed, size, block, err);
+    d->hashed++;
+    pthread_mutex_lock(&d->lock);
+  }
+  pthread_mutex_unlock(&d->lock);
+  free(block);
+  return status;
+}
+
+mc_status download_run(struct download *d, mc_source *source, const mc_info *info, mc_error *err) {
+  bool trusted = source->upstream->ops->flags & MC_UPSTREAM_CACHE;
+  d->source = source;
+  d->expected = info->chunks.hashes && info->chunks.size == d->size ? &info->chunks : NULL;
+  d->failed = MC_OK;
+  uint32_t missing = d->count - d->landed;
+  uint32_t wanted = !info->ranges || d->size == MC_SIZE_UNKNOWN ? 1 : d->cache->options.parallelism;
+  if (d->size != MC_SIZE_UNKNOWN && wanted > missing) wanted = missing;
+  struct lane_thread lanes[64];
+  if (wanted > 64) wanted = 64;
+  uint32_t started = 0;
+  d->lanes = wanted;
+  for (; started < wanted && wanted > 0; started++) {
+    lanes[started] = (struct lane_thread){.download = d, .ranges = info->ranges};
+    if (wanted == 1 && d->size <= MC_CHUNK_SIZE) break; /* a small file needs no thread of its own */
+    if (pthread_create(&lanes[started].thread, NULL, lane_main, &lanes[started])) break;
+  }
+  pthread_mutex_lock(&d->lock);
+  d->lanes -= wanted - started;
+  pthread_mutex_unlock(&d->lock);
+  if (wanted && !started) {
+    pthread_mutex_lock(&d->lock);
+    d->lanes = 1;
+    pthread_mutex_unlock(&d->lock);
+    lane_main(&lanes[0]);
+  }
+  mc_status status = follow(d, !trusted, err);
+  for (uint32_t i = 0; i < started; i++) pthread_join(lanes[i].thread, NULL);
+  if (!status && d->failed) {
+    if (err) *err = d->error;
+    status = d->failed;
+  }
+  if (!status && d->stage && d->stage->size != d->size) {
+    status = d->stage->storage->ops->stage_resize(d->stage, d->size, err);
+  }
+  return status;
+}
+
+/* ---- the end ---- */
+
+uint32_t download_check(struct download *d, const mc_chunk_table *table) {
+  uint32_t bad = 0;
+  pthread_mutex_lock(&d->lock);
+  for (uint32_t i = 0; i < d->count; i++) {
+    if (table->count == d->count && hash128_equal(&d->hashes[i], &table->hashes[i])) continue;
+    d->states[i] = CHUNK_MISSING;
+    d->landed--;
+    bad++;
+  }
+  pthread_mutex_unlock(&d->lock);
+  if (bad) stat_add(d->cache, STAT_CORRUPT_CHUNKS, bad);
+  return bad;
+}
+
+mc_status download_digest(struct download *d, mc_digest *digest, const mc_info *info, bool trusted, mc_error *err) {
+  if (trusted && info->has_digest) {
+    *digest = info->digest;
+    return MC_OK;
+  }
+  mc_status status = follow(d, true, err); /* what is left, or all if nobody followed */
+  if (status) return status;
+  if (d->hashed != d->count) return mc_error_set(err, MC_IO, ORIGIN, "a download ended with chunks missing");
+  sha256_final(d->sha, digest);
+  sha256_free(d->sha);
+  d->sha = NULL;
+  d->hashed = 0;
+  if (info->has_digest && !mc_digest_equal(digest, &info->digest)) {
+    return mc_error_set(err, MC_CORRUPT, ORIGIN, "the content does not match the SHA-256 that the upstream gave");
+  }
+  return MC_OK;
+}
+
+mc_chunk_table *download_table(struct download *d) {
+  mc_chunk_table *table = chunk_table_new(d->size);
+  if (table && d->count) memcpy(chunk_table_hashes(table), d->hashes, d->count * sizeof(*d->hashes));
+  return table;
+}
+
+mc_status download_commit(struct download *d, const mc_digest *digest, mc_error *err) {
+  mc_chunk_table *table = download_table(d);
+  size_t size = table ? chunk_table_encoded_size(table) : 0;
+  void *meta = table ? malloc(size) : NULL;
+  mc_status status = MC_OK;
+  if (!meta) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+  if (!status) chunk_table_encode(table, digest, meta);
+  if (!status) status = d->stage->storage->ops->stage_commit(d->stage, digest, meta, size, err);
+  if (!status) {
+    d->stage = NULL; /* followers have descriptors of their own */
+    d->fd = -1;
+    d->memory = NULL;
+    status = tier_add(d->tier, digest, d->size, err);
+  }
+  free(meta);
+  free(table);
+  return status;
+}
+
+void download_close(struct download *d) {
+  if (d->stage) drop_stage(d, d->landed > 0 && d->size != MC_SIZE_UNKNOWN);
+  if (d->tier && d->reserved) tier_unreserve(d->tier, d->reserved);
+  d->reserved = 0;
+  pthread_mutex_lock(&d->lock);
+  d->ended = true;
+  d->succeeded = d->size != MC_SIZE_UNKNOWN && d->landed == d->count;
+  struct follower *taken = take_followers(d, UINT32_MAX);
+  pthread_mutex_unlock(&d->lock);
+  wake_followers(d, taken);
+}
+
+void download_free(struct download *d) {
+  if (!d) return;
+  sha256_free(d->sha);
+  free(d->hashes);
+  free(d->states);
+  pthread_mutex_destroy(&d->lock);
+  pthread_mutex_destroy(&d->journal_lock);
+  pthread_cond_destroy(&d->changed);
+  free(d);
+}
