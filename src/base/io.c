@@ -1,0 +1,241 @@
+#include "base/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+int pread_all(int fd, void *data, size_t size, uint64_t offset) {
+  char *at = data;
+  while (size) {
+    ssize_t got = pread(fd, at, size, (off_t)offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return errno;
+    if (got == 0) return ENODATA;
+    at += got;
+    offset += (uint64_t)got;
+    size -= (size_t)got;
+  }
+  return 0;
+}
+
+int pwrite_all(int fd, const void *data, size_t size, uint64_t offset) {
+  const char *at = data;
+  while (size) {
+    ssize_t put = pwrite(fd, at, size, (off_t)offset);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return errno;
+    at += put;
+    offset += (uint64_t)put;
+    size -= (size_t)put;
+  }
+  return 0;
+}
+
+int write_all(int fd, const void *data, size_t size) {
+  const char *at = data;
+  while (size) {
+    ssize_t put = write(fd, at, size);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return errno;
+    at += put;
+    size -= (size_t)put;
+  }
+  return 0;
+}
+
+int mkdir_all(const char *path, mode_t mode) {
+  char *copy = strdup(path);
+  if (!copy) return ENOMEM;
+  int error = 0;
+  for (char *at = copy + 1;; at++) {
+    if (*at != '/' && *at) continue;
+    char end = *at;
+    *at = 0;
+    if (mkdir(copy, mode) && errno != EEXIST) error = errno;
+    *at = end;
+    if (!end) break;
+  }
+  struct stat st;
+  if (stat(path, &st)) {
+    if (!error) error = errno;
+  } else {
+    error = S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+  }
+  free(copy);
+  return error;
+}
+
+int fsync_folder(const char *path) {
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  int error = fsync(fd) && errno != EINVAL && errno != ENOTSUP ? errno : 0;
+  close(fd);
+  return error;
+}
+
+int file_read(const char *path, void **data, size_t *size, size_t max) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  struct stat st;
+  int error = fstat(fd, &st) ? errno : 0;
+  if (!error && !S_ISREG(st.st_mode)) error = EINVAL;
+  if (!error && (uint64_t)st.st_size > max) error = EFBIG;
+  char *bytes = error ? NULL : malloc((size_t)st.st_size + 1);
+  if (!error && !bytes) error = ENOMEM;
+  if (!error) error = pread_all(fd, bytes, (size_t)st.st_size, 0);
+  close(fd);
+  if (error) {
+    free(bytes);
+    return error;
+  }
+  bytes[st.st_size] = 0;
+  *data = bytes;
+  *size = (size_t)st.st_size;
+  return 0;
+}
+
+int file_replace(const char *path, const void *data, size_t size, mode_t mode, bool durable) {
+  char *temporary = format_str("%s.XXXXXX", path);
+  if (!temporary) return ENOMEM;
+  int fd = mkostemp(temporary, O_CLOEXEC);
+  if (fd < 0) {
+    int error = errno;
+    free(temporary);
+    return error;
+  }
+  int error = write_all(fd, data, size);
+  if (!error && fchmod(fd, mode)) error = errno;
+  if (!error && durable && fsync(fd)) error = errno;
+  if (close(fd) && !error) error = errno;
+  if (!error && rename(temporary, path)) error = errno;
+  if (error) unlink(temporary);
+  if (!error && durable) {
+    char *slash = strrchr(temporary, '/');
+    if (slash) *slash = 0;
+    error = fsync_folder(slash ? temporary : ".");
+  }
+  free(temporary);
+  return error;
+}
+
+static int remove_at(int parent, const char *name) {
+  if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return 0;
+  if (errno != EISDIR && errno != EPERM) return errno;
+  int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT ? 0 : errno;
+  DIR *dir = fdopendir(fd);
+  if (!dir) {
+    int error = errno;
+    close(fd);
+    return error;
+  }
+  int error = 0;
+  struct dirent *entry;
+  while (!error && (entry = readdir(dir))) {
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    error = remove_at(fd, entry->d_name);
+  }
+  closedir(dir);
+  if (!error && unlinkat(parent, name, AT_REMOVEDIR) && errno != ENOENT) error = errno;
+  return error;
+}
+
+int remove_all(const char *path) {
+  return remove_at(AT_FDCWD, path);
+}
+
+int copy_fd(int from, int to, uint64_t size) {
+  if (ioctl(to, FICLONE, from) == 0) return 0;
+  off_t in = 0, out = 0;
+  while ((uint64_t)in < size) {
+    uint64_t left = size - (uint64_t)in;
+    ssize_t copied = copy_file_range(from, &in, to, &out, left < (1u << 30) ? (size_t)left : (1u << 30), 0);
+    if (copied < 0 && errno == EINTR) continue;
+    if (copied <= 0) break; /* not between these file systems, or not at all: by hand from here */
+  }
+  if ((uint64_t)in == size) return 0;
+  char *block = malloc(1 << 20);
+  if (!block) return ENOMEM;
+  int error = 0;
+  for (uint64_t at = (uint64_t)in; at < size && !error;) {
+    size_t piece = size - at < (1 << 20) ? (size_t)(size - at) : (1 << 20);
+    error = pread_all(from, block, piece, at);
+    if (!error) error = pwrite_all(to, block, piece, at);
+    at += piece;
+  }
+  free(block);
+  return error;
+}
+
+char *format_str(const char *format, ...) {
+  char *text;
+  va_list args;
+  va_start(args, format);
+  int length = vasprintf(&text, format, args);
+  va_end(args);
+  return length < 0 ? NULL : text;
+}
+
+void random_bytes(void *data, size_t size) {
+  char *at = data;
+  while (size) {
+    ssize_t got = getrandom(at, size, 0);
+    if (got <= 0) continue;
+    at += got;
+    size -= (size_t)got;
+  }
+}
+
+/* ---- owners ---- */
+
+static void boot_id(char boot[9]) {
+  strcpy(boot, "00000000");
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  if (read(fd, boot, 8) != 8) strcpy(boot, "00000000");
+  close(fd);
+  boot[8] = 0;
+}
+
+/* The 22nd field of /proc/PID/stat; 0 if there is no such process. */
+static unsigned long long start_time(long pid) {
+  char path[64], text[1024];
+  snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  ssize_t got = read(fd, text, sizeof(text) - 1);
+  close(fd);
+  if (got <= 0) return 0;
+  text[got] = 0;
+  char *at = strrchr(text, ')'); /* the command's name may hold anything */
+  if (at && at[1] == ' ' && at[2] == 'Z') return 0;
+  for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+  return at ? strtoull(at, NULL, 10) : 0;
+}
+
+void owner_name(char owner[OWNER_SIZE]) {
+  char boot[9];
+  boot_id(boot);
+  snprintf(owner, OWNER_SIZE, "%s.%ld.%llu", boot, (long)getpid(), start_time(getpid()));
+}
+
+bool owner_may_live(const char *owner, int64_t mtime_ms, int64_t older_than_ms) {
+  char boot[9], theirs[9];
+  long pid;
+  unsigned long long started;
+  if (sscanf(owner, "%8[0-9a-f].%ld.%llu", theirs, &pid, &started) != 3) return false;
+  boot_id(boot);
+  if (strcmp(boot, theirs) == 0) return start_time(pid) == started;
+  return clock_wall_ms() - mtime_ms <= older_than_ms;
+}
