@@ -1,0 +1,90 @@
+/* Time gets through the public API: one cache, one destination that has been touched before, many gets.
+ *
+ *   get_bench ENDPOINT URL buffer SIZE
+ *   get_bench ENDPOINT URL file PATH
+ *
+ * ENDPOINT "-" is a cache in this process. Each line on the standard input makes it get the URL once, keeping nothing;
+ * it answers with a line of JSON, so that whoever runs it can interleave what is compared. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <modelcache/modelcache.h>
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static double cpu_seconds(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+static int fail(const char *what, const mc_error *err) {
+  fprintf(stderr, "get_bench: %s: %s\n", what, err->message);
+  return 1;
+}
+
+static void log_line(void *user, mc_log_level level, const char *origin, const char *message) {
+  (void)user;
+  (void)level;
+  fprintf(stderr, "get_bench: %s: %s\n", origin, message);
+}
+
+/* One get and its line. */
+static mc_status get_once(mc_cache *cache, const char *url, const mc_get_options *options, mc_error *err) {
+  double begin = now(), cpu = cpu_seconds();
+  mc_file *file = NULL;
+  mc_status status = mc_get(&file, cache, url, options, err);
+  double end = now(), cpu_end = cpu_seconds();
+  if (status != MC_OK) return status;
+  char hex[MC_DIGEST_HEX_SIZE];
+  printf("{\"seconds\": %.6f, \"cpu\": %.6f, \"bytes\": %llu, \"digest\": \"%s\"}\n", end - begin, cpu_end - cpu,
+         (unsigned long long)mc_file_size(file), mc_digest_hex(hex, mc_file_digest(file)));
+  fflush(stdout);
+  mc_file_release(file);
+  return MC_OK;
+}
+
+int main(int count, char **args) {
+  if (count != 5 || (strcmp(args[3], "buffer") != 0 && strcmp(args[3], "file") != 0)) {
+    fprintf(stderr, "usage: get_bench ENDPOINT|- URL buffer SIZE|file PATH\n");
+    return 2;
+  }
+  mc_get_options get = MC_GET_OPTIONS_INIT;
+  get.flags = MC_GET_DIRECT;
+  if (strcmp(args[3], "buffer") == 0) {
+    get.buffer_size = (size_t)strtoull(args[4], NULL, 10);
+    get.buffer = mmap(NULL, get.buffer_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (get.buffer == MAP_FAILED) {
+      perror("get_bench: mmap");
+      return 1;
+    }
+    memset(get.buffer, 1, get.buffer_size);
+  } else {
+    get.path = args[4];
+  }
+
+  mc_options options = MC_OPTIONS_INIT;
+  options.endpoint = strcmp(args[1], "-") == 0 ? NULL : args[1];
+  options.storage = "none";
+  options.fallback = false;
+  options.logger = (mc_logger){log_line, NULL, MC_LOG_WARN};
+  mc_error err = MC_ERROR_INIT;
+  mc_cache *cache = NULL;
+  if (mc_open_options(&cache, &options, &err) != MC_OK) return fail("can't open the cache", &err);
+  char line[16];
+  int code = 0;
+  while (code == 0 && fgets(line, sizeof line, stdin)) {
+    if (get_once(cache, args[2], &get, &err) != MC_OK) code = fail(args[2], &err);
+  }
+  mc_close(cache);
+  return code;
+}
