@@ -151,9 +151,9 @@ mc_status net_connect(int *fd, const char *host, uint16_t port, int64_t timeout_
 }
 
 static bool v4_is_link_local(uint32_t address) {
-  return address >> 16 == 0xa9fe          /* 169.254.0.0/16 */
-         || address == 0x646464c8u        /* 100.100.100.200 */
-         || address == 0xc00000c0u;       /* 192.0.0.192 */
+  return address >> 16 == 0xa9fe    /* 169.254.0.0/16 */
+         || address == 0x646464c8u  /* 100.100.100.200 */
+         || address == 0xc00000c0u; /* 192.0.0.192 */
 }
 
 bool net_is_link_local(const struct sockaddr *address) {

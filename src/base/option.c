@@ -12,12 +12,23 @@ struct unit {
   uint64_t factor;
 };
 
-static const struct unit sizes[] = {{"", 1},          {"B", 1},           {"k", 1ull << 10},   {"KB", 1ull << 10},
-                                    {"KiB", 1ull << 10}, {"m", 1ull << 20}, {"MB", 1ull << 20},  {"MiB", 1ull << 20},
-                                    {"g", 1ull << 30},   {"GB", 1ull << 30}, {"GiB", 1ull << 30}, {"t", 1ull << 40},
-                                    {"TB", 1ull << 40},  {"TiB", 1ull << 40}, {NULL, 0}};
-static const struct unit times[] = {{"ms", 1},       {"s", 1000},       {"m", 60000},   {"h", 3600000},
-                                    {"d", 86400000}, {"min", 60000},    {NULL, 0}};
+static const struct unit sizes[] = {{"", 1},
+                                    {"B", 1},
+                                    {"k", 1ull << 10},
+                                    {"KB", 1ull << 10},
+                                    {"KiB", 1ull << 10},
+                                    {"m", 1ull << 20},
+                                    {"MB", 1ull << 20},
+                                    {"MiB", 1ull << 20},
+                                    {"g", 1ull << 30},
+                                    {"GB", 1ull << 30},
+                                    {"GiB", 1ull << 30},
+                                    {"t", 1ull << 40},
+                                    {"TB", 1ull << 40},
+                                    {"TiB", 1ull << 40},
+                                    {NULL, 0}};
+static const struct unit times[] = {{"ms", 1},       {"s", 1000},    {"m", 60000}, {"h", 3600000},
+                                    {"d", 86400000}, {"min", 60000}, {NULL, 0}};
 static const struct unit counts[] = {{"", 1}, {NULL, 0}};
 
 static bool parse_number(uint64_t *out, const char *text, const struct unit *units) {

@@ -10,8 +10,8 @@
 #include "engine/journal.h"
 #include "engine/sink.h"
 
-#define MAX_CORRUPT 16         /* chunks that do not verify, before the download is given up */
-#define MAX_PART    (16u)      /* chunks that a lane takes at once: 64 MiB */
+#define MAX_CORRUPT 16          /* chunks that do not verify, before the download is given up */
+#define MAX_PART    (16u)       /* chunks that a lane takes at once: 64 MiB */
 #define READ_BLOCK  (256 << 10) /* of the follower: stays in a core's cache */
 
 mc_status download_new(struct download **out, struct mc_cache *cache, const mc_call *call, mc_error *err) {
@@ -274,8 +274,8 @@ static mc_status resume_stage(struct download *d, const char *key, const mc_info
 }
 
 mc_status download_begin(struct download *d, const char *key, const mc_info *info, mc_error *err) {
-  if (d->size != MC_SIZE_UNKNOWN && !(info->ranges && validators_same(&d->validators, d->size, &info->validators,
-                                                                      info->size))) {
+  if (d->size != MC_SIZE_UNKNOWN &&
+      !(info->ranges && validators_same(&d->validators, d->size, &info->validators, info->size))) {
     download_reset(d);
     drop_stage(d, false);
   } else if (d->size == MC_SIZE_UNKNOWN && d->count) {

@@ -27,12 +27,12 @@ struct download {
   struct tier *tier; /* of the stage, with `reserved` bytes set aside; NULL for a direct download */
   uint64_t reserved;
   mc_stage *stage;
-  int fd;            /* the stage's, or the caller's file; -1: memory only */
-  uint8_t *memory;   /* where the bytes go; NULL: through fd */
+  int fd;          /* the stage's, or the caller's file; -1: memory only */
+  uint8_t *memory; /* where the bytes go; NULL: through fd */
   uint64_t memory_size;
 
-  mc_validators validators; /* of the version that is being downloaded */
-  mc_source *source;        /* what the lanes read now */
+  mc_validators validators;       /* of the version that is being downloaded */
+  mc_source *source;              /* what the lanes read now */
   const mc_chunk_table *expected; /* the hashes that the source promised, or NULL */
 
   pthread_mutex_t lock;
@@ -42,9 +42,9 @@ struct download {
   mc_hash128 *hashes;
   uint8_t *states;
   uint32_t landed;
-  uint64_t bytes; /* received, for progress; may be more than what stays */
-  uint32_t lanes; /* that run */
-  uint32_t corrupt; /* chunks that did not verify */
+  _Atomic uint64_t bytes; /* received, for progress; may be more than what stays */
+  uint32_t lanes;         /* that run */
+  uint32_t corrupt;       /* chunks that did not verify */
   mc_status failed;
   mc_error error;
   bool ended, succeeded;

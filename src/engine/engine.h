@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 #include <utlist.h>
 
@@ -62,9 +63,10 @@ struct mc_cache {
   struct work *flight_pool, *job_pool;
 
   pthread_mutex_t lock;
-  struct flight *flights; /* by key: those that can be joined */
+  struct flight *flights;     /* by key: those that can be joined */
   struct flight *flight_list; /* all that live, also those that have ended but are still followed */
-  uint32_t waiting;       /* requests that wait */
+  struct mc_request *direct;  /* direct gets that run */
+  uint32_t waiting;           /* requests that wait */
   bool closing;
 
   pthread_t clock;
@@ -126,8 +128,10 @@ enum request_state { REQUEST_WAITING, REQUEST_DONE };
 struct mc_request {
   atomic_uint references;
   struct mc_cache *cache;
-  char *url, *key;
-  char *path; /* copy of options.path */
+  char *url;
+  char key[KEY_SIZE];
+  mc_cancel *cancel; /* of a direct get: its own, as it has no flight */
+  char *path;        /* copy of options.path */
   mc_get_options options;
   int64_t deadline;
   mc_done done;
@@ -135,18 +139,23 @@ struct mc_request {
   /* under cache->lock: */
   enum request_state state;
   struct flight *flight;
-  bool in_callback;      /* the clock is in options.progress */
-  bool completed;        /* ended while it was: the clock calls `done` then */
+  bool in_callback; /* the clock is in options.progress */
+  bool completed;   /* ended while it was: the clock calls `done` then */
   mc_status status;
   mc_file *file;
   mc_error error;
-  struct mc_request *prev, *next; /* the flight's waiters */
+  struct work_job job;            /* what is done for it alone */
+  struct mc_request *prev, *next; /* the flight's waiters, or cache->direct */
 };
 
 /* End a request: calls `done` (with no lock held) and gives up the engine's reference. Takes over `file`. */
 void request_end(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error);
 /* The same for a file that is at hand: first puts it where the caller wants it, by a job where that can block. */
 void request_deliver(struct mc_request *request, mc_file *file);
+/* The clock's work for one flight: progress, deadlines, cancellation. Returns when it is due next. */
+int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now);
+/* The same for direct gets: pass on cancellation. With cache->lock held. true: it has to look again soon. */
+bool requests_watch_direct(struct mc_cache *cache);
 
 /* One URL being looked up, revalidated, downloaded: by one thread for all who wait.
  *
@@ -176,7 +185,7 @@ struct flight {
   mc_phase phase;
   const char *reason;
   uint64_t upstream_bytes, upstream_total; /* of the peer's download that it waits for */
-  bool shown;              /* a size is known and followers may come */
+  bool shown;                              /* a size is known and followers may come */
   uint64_t size;
   mc_validators validators;
   uint64_t rate, rate_bytes;
@@ -199,8 +208,5 @@ mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_
 bool route_goes_on(const mc_upstream *upstream, mc_status status);
 /* Get a URL straight into the request's path or buffer, keeping nothing. Blocks; runs as a job. */
 mc_status flight_direct(mc_file **out, struct mc_request *request, mc_error *err);
-
-/* serve.c */
-extern const mc_exporter serve_exporter_ops;
 
 #endif

@@ -31,7 +31,7 @@ static mc_status account(struct lane *lane, const void *data, size_t size, mc_er
   struct download *d = lane->download;
   xxh128_update(lane->hash, data, size);
   lane->sink.offset += size;
-  __atomic_fetch_add(&d->bytes, size, __ATOMIC_RELAXED);
+  atomic_fetch_add_explicit(&d->bytes, size, memory_order_relaxed);
   stat_add(d->cache, STAT_DOWNLOAD_BYTES, size);
   bool full = lane->sink.offset % MC_CHUNK_SIZE == 0 || lane->sink.offset == lane->sink.end;
   return full ? end_chunk(lane, err) : MC_OK;

@@ -33,10 +33,10 @@ struct slot {
   struct object object; /* fd and table only while open */
   struct stamp verified;
   bool is_verified, damaged, doomed;
-  bool gone;     /* out of the index; freed by the last reader */
+  bool gone; /* out of the index; freed by the last reader */
   uint32_t readers, uses;
-  int references, pins; /* of entries */
-  int64_t used_at;      /* wall-clock milliseconds */
+  int references, pins;     /* of entries */
+  int64_t used_at;          /* wall-clock milliseconds */
   struct slot *prev, *next; /* least recently used first */
   UT_hash_handle hh;
 };

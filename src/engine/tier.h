@@ -23,9 +23,9 @@ struct object {
 };
 
 struct tier_config {
-  uint64_t capacity; /* bytes; 0: no limit but the storage's own */
-  uint32_t high, low; /* watermarks in percent */
-  int64_t ttl_ms;     /* 0: for ever */
+  uint64_t capacity;                                             /* bytes; 0: no limit but the storage's own */
+  uint32_t high, low;                                            /* watermarks in percent */
+  int64_t ttl_ms;                                                /* 0: for ever */
   void (*evicted)(void *user, uint64_t objects, uint64_t bytes); /* for counting; may be NULL */
   void *user;
   const mc_logger *logger;
@@ -45,7 +45,8 @@ struct object *object_acquire(struct object *object);
 void object_release(struct object *object);
 /* The path of an open object; false if it has none. */
 bool object_path(struct object *object, char *path, size_t size);
-/* A reader says that a chunk was bad: check it now. MC_CORRUPT: the object will be verified before it's opened again. */
+/* A reader says that a chunk was bad: check it now. MC_CORRUPT: the object will be verified before it's opened again.
+ */
 mc_status object_check(struct object *object, uint64_t offset, mc_error *err);
 
 /* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */

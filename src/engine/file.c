@@ -1,0 +1,172 @@
+/* The handle of a file that was got. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "engine/engine.h"
+
+struct mc_file {
+  atomic_uint references;
+  struct object *object; /* or NULL: a direct get */
+  int fd;                /* of a direct get */
+  mc_chunk_table *table; /* of a direct get */
+  const void *buffer;    /* of a direct get into memory */
+  uint64_t size;
+  mc_digest digest;
+  mc_validators validators;
+  char *path;
+  bool cached;
+  pthread_mutex_t lock;
+  void *map;
+};
+
+static mc_file *file_new(const mc_entry *entry) {
+  mc_file *file = calloc(1, sizeof(*file));
+  if (!file) return NULL;
+  atomic_init(&file->references, 1);
+  pthread_mutex_init(&file->lock, NULL);
+  file->fd = -1;
+  file->size = entry->size;
+  file->digest = entry->digest;
+  file->validators = entry->validators;
+  return file;
+}
+
+mc_file *file_of_object(struct object *object, const mc_entry *entry, bool cached) {
+  char path[4096];
+  mc_file *file = file_new(entry);
+  if (!file) {
+    object_release(object);
+    return NULL;
+  }
+  file->object = object;
+  file->size = object->size;
+  file->cached = cached;
+  if (object_path(object, path, sizeof(path))) file->path = strdup(path);
+  return file;
+}
+
+mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, mc_chunk_table *table,
+                             const char *path) {
+  mc_file *file = file_new(entry);
+  if (!file) {
+    if (fd >= 0) close(fd);
+    free(table);
+    return NULL;
+  }
+  file->fd = fd;
+  file->buffer = memory;
+  file->table = table;
+  file->path = path ? strdup(path) : NULL;
+  return file;
+}
+
+mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool may_verify, bool cached,
+                    struct tier **damaged, mc_error *err) {
+  bool verify = cache->options.verify == MC_VERIFY_STORED;
+  mc_status status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "it is not in this cache");
+  for (size_t i = 0; i < cache->tier_count && entry->has_digest; i++) {
+    struct object *object;
+    status = tier_open(&object, cache->tiers[i], &entry->digest, verify, may_verify, err);
+    if (status == MC_OK) {
+      *out = file_of_object(object, entry, cached);
+      return *out ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a file");
+    }
+    if (status == MC_CORRUPT) {
+      stat_add(cache, STAT_CORRUPT_OBJECTS, 1);
+      stat_add(cache, STAT_CORRUPT_CHUNKS, 1);
+      log_warn(cache->logger, ORIGIN, "a stored object is damaged: %s", err ? err->message : "");
+      *damaged = cache->tiers[i];
+      if (cache->tiers[i] != cache->home) { /* the next tier's copy is as good */
+        uint64_t bytes;
+        tier_remove(cache->tiers[i], &entry->digest, &bytes, NULL);
+        continue;
+      }
+    }
+    if (status != MC_NOT_FOUND) return status;
+  }
+  return status;
+}
+
+mc_file *mc_file_acquire(mc_file *file) {
+  atomic_fetch_add_explicit(&file->references, 1, memory_order_relaxed);
+  return file;
+}
+
+void mc_file_release(mc_file *file) {
+  if (!file || atomic_fetch_sub_explicit(&file->references, 1, memory_order_acq_rel) != 1) return;
+  if (file->map) munmap(file->map, (size_t)file->size);
+  if (file->object) object_release(file->object);
+  if (file->fd >= 0) close(file->fd);
+  pthread_mutex_destroy(&file->lock);
+  free(file->table);
+  free(file->path);
+  free(file);
+}
+
+int mc_file_fd(const mc_file *file) {
+  return file->object ? file->object->fd : file->fd;
+}
+
+uint64_t mc_file_size(const mc_file *file) {
+  return file->size;
+}
+
+const mc_digest *mc_file_digest(const mc_file *file) {
+  return &file->digest;
+}
+
+const mc_chunk_table *mc_file_chunks(const mc_file *file) {
+  return file->object ? file->object->table : file->table;
+}
+
+const mc_validators *mc_file_validators(const mc_file *file) {
+  return &file->validators;
+}
+
+const char *mc_file_path(const mc_file *file) {
+  return file->path;
+}
+
+bool mc_file_was_cached(const mc_file *file) {
+  return file->cached;
+}
+
+mc_status mc_file_map(mc_file *file, const void **address, size_t *size, mc_error *err) {
+  static const char nothing[1] = "";
+  *size = (size_t)file->size;
+  if (file->size == 0 || file->buffer) {
+    *address = file->size ? file->buffer : nothing;
+    return MC_OK;
+  }
+  mc_status status = MC_OK;
+  pthread_mutex_lock(&file->lock);
+  if (!file->map) {
+    void *map = mmap(NULL, (size_t)file->size, PROT_READ, MAP_SHARED, mc_file_fd(file), 0);
+    if (map == MAP_FAILED) {
+      status = mc_error_errno(err, errno, ORIGIN, "can't map a file");
+    } else {
+      file->map = map;
+    }
+  }
+  *address = file->map;
+  pthread_mutex_unlock(&file->lock);
+  return status;
+}
+
+mc_status mc_file_read(mc_file *file, uint64_t offset, void *buffer, size_t size, size_t *got, mc_error *err) {
+  *got = 0;
+  if (offset >= file->size) return MC_OK;
+  if (size > file->size - offset) size = (size_t)(file->size - offset);
+  if (file->buffer) {
+    memcpy(buffer, (const char *)file->buffer + offset, size);
+  } else {
+    int error = pread_all(mc_file_fd(file), buffer, size, offset);
+    if (error) return mc_error_errno(err, error, ORIGIN, "can't read a file");
+  }
+  *got = size;
+  return MC_OK;
+}

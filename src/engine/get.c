@@ -1,0 +1,411 @@
+/* Requests: from mc_get_start to `done`. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/url.h"
+#include "engine/engine.h"
+
+void mc_get_options_init(mc_get_options *options) {
+  *options = (mc_get_options)MC_GET_OPTIONS_INIT;
+}
+
+/* The caller's struct may be an older, shorter one. */
+static void copy_options(mc_get_options *to, const mc_get_options *from) {
+  memcpy(to, from, from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
+}
+
+void mc_request_release(mc_request *request) {
+  if (!request || atomic_fetch_sub_explicit(&request->references, 1, memory_order_acq_rel) != 1) return;
+  mc_cancel_free(request->cancel);
+  free(request->url);
+  free(request->path);
+  free(request);
+}
+
+void request_end(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error) {
+  static const mc_error none = MC_ERROR_INIT;
+  if (status) stat_add(request->cache, STAT_ERRORS, 1);
+  request->done(request->user, status, file, error ? error : &none);
+  mc_request_release(request);
+}
+
+/* ---- into a path or a buffer ---- */
+
+static mc_status copy_to_path(mc_file *file, const char *path, mc_error *err) {
+  char *temporary = format_str("%s.XXXXXX", path);
+  int fd = temporary ? mkostemp(temporary, O_CLOEXEC) : -1;
+  if (fd < 0) {
+    mc_status status = mc_error_errno(err, temporary ? errno : ENOMEM, ORIGIN, "can't write beside %s", path);
+    free(temporary);
+    return status;
+  }
+  int error = copy_fd(mc_file_fd(file), fd, mc_file_size(file));
+  if (!error && fchmod(fd, 0644)) error = errno;
+  if (close(fd) && !error) error = errno;
+  if (!error && rename(temporary, path)) error = errno;
+  if (error) unlink(temporary);
+  free(temporary);
+  return error ? mc_error_errno(err, error, ORIGIN, "can't write %s", path) : MC_OK;
+}
+
+static mc_status copy_to_buffer(mc_file *file, void *buffer, size_t size, mc_error *err) {
+  size_t got;
+  if (mc_file_size(file) > size) {
+    return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the buffer of %zu bytes is smaller than the file of %llu",
+                        size, (unsigned long long)mc_file_size(file));
+  }
+  return mc_file_read(file, 0, buffer, size, &got, err);
+}
+
+static bool has_destination(const struct mc_request *request) {
+  return request->path || request->options.buffer;
+}
+
+static struct mc_request *request_of(struct work_job *job) {
+  return (struct mc_request *)((char *)job - offsetof(struct mc_request, job));
+}
+
+static void deliver_job(struct work_job *job) {
+  struct mc_request *request = request_of(job);
+  mc_error error = MC_ERROR_INIT;
+  mc_file *file = request->file;
+  mc_status status = request->path
+                         ? copy_to_path(file, request->path, &error)
+                         : copy_to_buffer(file, request->options.buffer, request->options.buffer_size, &error);
+  if (status) mc_file_release(file);
+  request_end(request, status, status ? NULL : file, &error);
+}
+
+static void submit(struct mc_request *request, void (*run)(struct work_job *job)) {
+  mc_error error = MC_ERROR_INIT;
+  request->job.run = run;
+  mc_status status = work_submit(request->cache->job_pool, &request->job, &error);
+  if (!status) return;
+  mc_file_release(request->file);
+  request_end(request, status, NULL, &error);
+}
+
+void request_deliver(struct mc_request *request, mc_file *file) {
+  if (!has_destination(request)) {
+    request_end(request, MC_OK, file, NULL);
+    return;
+  }
+  request->file = file;
+  submit(request, deliver_job);
+}
+
+static void direct_job(struct work_job *job) {
+  struct mc_request *request = request_of(job);
+  mc_error error = MC_ERROR_INIT;
+  mc_file *file = NULL;
+  struct mc_cache *cache = request->cache;
+  pthread_mutex_lock(&cache->lock);
+  if (cache->closing) mc_cancel_trigger(request->cancel);
+  DL_APPEND(cache->direct, request);
+  if (request->options.cancel) engine_kick_clock(cache);
+  pthread_mutex_unlock(&cache->lock);
+  mc_status status = flight_direct(&file, request, &error);
+  pthread_mutex_lock(&cache->lock);
+  DL_DELETE(cache->direct, request);
+  pthread_mutex_unlock(&cache->lock);
+  request_end(request, status, file, &error);
+}
+
+bool requests_watch_direct(struct mc_cache *cache) {
+  struct mc_request *request;
+  bool watches = false;
+  DL_FOREACH(cache->direct, request) {
+    watches |= request->options.cancel != NULL;
+    if (cache->closing || mc_cancel_triggered(request->options.cancel)) mc_cancel_trigger(request->cancel);
+  }
+  return watches;
+}
+
+/* ---- starting ---- */
+
+/* Only what is here: looked up by a job, as that may read records and verify. */
+static void cached_job(struct work_job *job) {
+  struct mc_request *request = request_of(job);
+  struct mc_cache *cache = request->cache;
+  mc_error error = MC_ERROR_INIT;
+  mc_entry *entry = NULL;
+  mc_file *file = NULL;
+  struct tier *damaged = NULL;
+  mc_status status = entry_load(&entry, cache, request->key, &error);
+  if (!status && !entry->has_digest) status = MC_NOT_FOUND;
+  if (!status) status = file_open(&file, cache, entry, true, true, &damaged, &error);
+  if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
+    status = mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "it is not in the cache, and only the cache was asked");
+  }
+  free(entry);
+  if (!status) stat_add(cache, STAT_HITS, 1);
+  if (status) {
+    request_end(request, status, NULL, &error);
+  } else if (has_destination(request)) {
+    request->file = file;
+    deliver_job(job);
+  } else {
+    request_end(request, MC_OK, file, NULL);
+  }
+}
+
+/* What needs neither an upstream nor a thread: true if the request has ended. */
+static bool try_at_hand(struct mc_request *request) {
+  struct mc_cache *cache = request->cache;
+  uint32_t flags = request->options.flags;
+  if (flags & (MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN)) return false;
+  if (cache->coordination->ops->flags & MC_COORDINATION_SHARED) return false; /* a look-up may block */
+  mc_entry *entry = NULL;
+  mc_file *file = NULL;
+  struct tier *damaged = NULL;
+  mc_error error = MC_ERROR_INIT;
+  bool ended = false;
+  if (cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) return false;
+  bool fresh = entry_is_fresh(cache, entry);
+  bool stale = !fresh && cache->options.stale_while_revalidate && entry->has_digest;
+  if (entry->missing && fresh) {
+    mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
+    request_end(request, MC_NOT_FOUND, NULL, &error);
+    ended = true;
+  } else if ((fresh || stale) && file_open(&file, cache, entry, false, true, &damaged, &error) == MC_OK) {
+    stat_add(cache, STAT_HITS, 1);
+    if (stale) {
+      stat_add(cache, STAT_STALE, 1);
+      flight_join(cache, request->url, request->key, NULL, MC_GET_REVALIDATE, NULL);
+    }
+    request_deliver(request, file);
+    ended = true;
+  }
+  free(entry);
+  return ended;
+}
+
+static mc_status request_new(struct mc_request **out, struct mc_cache *cache, const char *url,
+                             const mc_get_options *options, mc_done done, void *user, mc_error *err) {
+  struct mc_request *request = calloc(1, sizeof(*request));
+  if (!request) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+  atomic_init(&request->references, 2);
+  request->cache = cache;
+  mc_get_options_init(&request->options);
+  if (options) copy_options(&request->options, options);
+  request->deadline = deadline_in_ms(request->options.timeout_ms);
+  request->done = done;
+  request->user = user;
+  mc_status status = url_normalise(&request->url, url, err);
+  if (!status) key_of_url(request->key, request->url);
+  if (!status && request->options.path && request->options.buffer) {
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a get goes into a path or a buffer, not both");
+  }
+  if (!status && request->options.flags & MC_GET_DIRECT && !request->options.path && !request->options.buffer) {
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a direct get needs a path or a buffer");
+  }
+  if (!status && request->options.path && !(request->path = strdup(request->options.path))) {
+    status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+  }
+  if (!status && has_destination(request)) status = mc_cancel_new(&request->cancel, err);
+  if (status) {
+    free(request->url);
+    free(request->path);
+    free(request);
+    return status;
+  }
+  *out = request;
+  return MC_OK;
+}
+
+mc_status mc_get_start(mc_request **out, mc_cache *cache, const char *url, const mc_get_options *options, mc_done done,
+                       void *user, mc_error *err) {
+  struct mc_request *request = NULL;
+  mc_status status = request_new(&request, cache, url, options, done, user, err);
+  if (status) return status;
+  stat_add(cache, STAT_GETS, 1);
+  if (out) {
+    *out = request;
+  } else {
+    atomic_fetch_sub(&request->references, 1);
+  }
+  uint32_t flags = request->options.flags;
+  if (flags & MC_GET_CACHED) {
+    submit(request, cached_job);
+  } else if (!try_at_hand(request)) {
+    if (flags & MC_GET_DIRECT || (!cache->home && has_destination(request))) {
+      submit(request, direct_job);
+    } else {
+      mc_error error = MC_ERROR_INIT;
+      status = flight_join(cache, request->url, request->key, request, flags, &error);
+      if (status) request_end(request, status, NULL, &error);
+    }
+  }
+  return MC_OK;
+}
+
+/* Take a waiting request out of its flight, which ends with its last one. With cache->lock held. */
+static void leave_flight(struct mc_request *request) {
+  struct flight *flight = request->flight;
+  struct mc_cache *cache = request->cache;
+  DL_DELETE(flight->waiters, request);
+  request->flight = NULL;
+  cache->waiting--;
+  if (flight->waiters || flight->detached || !flight->joinable) return;
+  HASH_DEL(cache->flights, flight);
+  flight->joinable = false;
+  mc_cancel_trigger(flight->cancel);
+}
+
+/* End a request that waits for a flight. true: it did. */
+static bool request_stop(struct mc_request *request, mc_status why, const char *message) {
+  struct mc_cache *cache = request->cache;
+  mc_error error = MC_ERROR_INIT;
+  mc_error_set(&error, why, ORIGIN, "%s", message);
+  pthread_mutex_lock(&cache->lock);
+  bool waits = request->flight != NULL;
+  if (waits) {
+    leave_flight(request);
+    if (request->in_callback) {
+      request->completed = true;
+      request->status = why;
+      request->error = error;
+    } else {
+      request->state = REQUEST_DONE;
+    }
+  }
+  bool end = waits && request->state == REQUEST_DONE;
+  pthread_mutex_unlock(&cache->lock);
+  if (end) request_end(request, why, NULL, &error);
+  return waits;
+}
+
+void mc_request_cancel(mc_request *request) {
+  if (!request_stop(request, MC_CANCELLED, "the call was cancelled") && request->cancel) {
+    mc_cancel_trigger(request->cancel);
+  }
+}
+
+/* ---- the clock's part ---- */
+
+/* Tell one waiter how it goes; with cache->lock held, which is let go of meanwhile. */
+static void report(struct mc_cache *cache, struct mc_request *request, const mc_progress *progress) {
+  request->in_callback = true;
+  pthread_mutex_unlock(&cache->lock);
+  request->options.progress(request->options.user, progress);
+  pthread_mutex_lock(&cache->lock);
+  request->in_callback = false;
+  if (!request->completed) return;
+  request->state = REQUEST_DONE;
+  pthread_mutex_unlock(&cache->lock);
+  if (request->status) {
+    request_end(request, request->status, NULL, &request->error);
+  } else {
+    mc_file *file = request->file;
+    request->file = NULL;
+    request_deliver(request, file);
+  }
+  pthread_mutex_lock(&cache->lock);
+}
+
+/* The waiters of a flight, each with a reference; with cache->lock held. NULL: none, or no memory. */
+static struct mc_request **waiters_of(struct flight *flight, size_t *count) {
+  struct mc_request *request, **list;
+  *count = 0;
+  DL_COUNT(flight->waiters, request, *count);
+  list = *count ? malloc(*count * sizeof(struct mc_request *)) : NULL;
+  if (!list) *count = 0;
+  size_t i = 0;
+  if (list) {
+    DL_FOREACH(flight->waiters, request) {
+      atomic_fetch_add(&request->references, 1);
+      list[i++] = request;
+    }
+  }
+  return list;
+}
+
+int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now) {
+  int64_t next = INT64_MAX;
+  size_t count;
+  mc_progress progress;
+  flight_progress(flight, &progress);
+  pthread_mutex_lock(&cache->lock);
+  struct mc_request **list = waiters_of(flight, &count);
+  for (size_t i = 0; i < count; i++) {
+    struct mc_request *request = list[i];
+    bool cancelled = request->options.cancel && mc_cancel_triggered(request->options.cancel);
+    bool late = request->deadline <= now;
+    if (request->flight == flight && (cancelled || late)) {
+      pthread_mutex_unlock(&cache->lock);
+      request_stop(request, cancelled ? MC_CANCELLED : MC_DEADLINE_EXCEEDED,
+                   cancelled ? "the call was cancelled" : "the call's deadline has passed");
+      pthread_mutex_lock(&cache->lock);
+    } else if (request->flight == flight) {
+      if (request->options.progress) report(cache, request, &progress);
+      if (request->deadline < next) next = request->deadline;
+      if (request->options.cancel && now + 50 * NS_PER_MS < next) next = now + 50 * NS_PER_MS;
+    }
+  }
+  pthread_mutex_unlock(&cache->lock);
+  for (size_t i = 0; i < count; i++) mc_request_release(list[i]);
+  free(list);
+  return next;
+}
+
+/* ---- blocking ---- */
+
+struct blocking {
+  mc_status status;
+  mc_file *file;
+  mc_error error;
+  int event;
+};
+
+static void blocking_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
+  struct blocking *call = user;
+  uint64_t one = 1;
+  call->status = status;
+  call->file = file;
+  call->error = *error;
+  while (write(call->event, &one, sizeof(one)) < 0 && errno == EINTR) continue;
+}
+
+mc_status mc_get(mc_file **out, mc_cache *cache, const char *url, const mc_get_options *options, mc_error *err) {
+  struct blocking call = {.event = eventfd(0, EFD_CLOEXEC)};
+  mc_request *request;
+  mc_get_options own;
+  mc_get_options_init(&own);
+  if (options) copy_options(&own, options);
+  mc_cancel *cancel = own.cancel;
+  own.cancel = NULL; /* this thread looks after it */
+  if (call.event < 0) return mc_error_errno(err, errno, ORIGIN, "can't make an eventfd");
+  mc_status status = mc_get_start(&request, cache, url, &own, blocking_done, &call, err);
+  if (status) {
+    close(call.event);
+    return status;
+  }
+  struct pollfd fds[2] = {{.fd = call.event, .events = POLLIN}, {.fd = mc_cancel_fd(cancel), .events = POLLIN}};
+  while (!(fds[0].revents & POLLIN)) {
+    if (poll(fds, 2, -1) > 0 && fds[1].revents) {
+      mc_request_cancel(request);
+      fds[1].fd = -1;
+      fds[1].revents = 0;
+    }
+  }
+  uint64_t count;
+  while (read(call.event, &count, sizeof(count)) < 0 && errno == EINTR) continue; /* after the callback's write ended */
+  mc_request_release(request);
+  close(call.event);
+  if (call.status) {
+    if (err) *err = call.error;
+  } else if (out) {
+    *out = call.file;
+  } else {
+    mc_file_release(call.file);
+  }
+  return call.status;
+}
