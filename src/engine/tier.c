@@ -130,7 +130,12 @@ mc_status tier_new(struct tier **out, mc_storage *storage, const struct tier_con
 }
 
 void tier_close(struct tier *tier) {
-  if (tier) unuse(tier);
+  if (!tier) return;
+  pthread_mutex_lock(&tier->lock);
+  tier->config.evicted = NULL; /* who counted, and who logged, may be gone before the last reader is */
+  tier->config.logger = NULL;
+  pthread_mutex_unlock(&tier->lock);
+  unuse(tier);
 }
 
 mc_storage *tier_storage(struct tier *tier) {

@@ -1,0 +1,341 @@
+/* Looking into a cache and managing it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/buf.h"
+#include "base/io.h"
+#include "base/url.h"
+#include "engine/engine.h"
+
+#define API "cache"
+
+const char *mc_version(void) {
+  return "0.1.0";
+}
+
+void mc_free(void *memory) {
+  free(memory);
+}
+
+void mc_entry_free(mc_entry *entry) {
+  free(entry);
+}
+
+/* The service of a client, or NULL. */
+static mc_upstream *service_of(mc_cache *cache) {
+  return cache->client ? cache->upstreams[0] : NULL;
+}
+
+/* ---- stat, list ---- */
+
+static mc_status stat_upstream(mc_entry **out, mc_cache *cache, const char *url, int64_t timeout_ms, mc_error *err) {
+  mc_upstream *upstreams[MAX_UPSTREAMS];
+  size_t count;
+  mc_call call = {deadline_in_ms(timeout_ms), NULL};
+  mc_info info = {.size = MC_SIZE_UNKNOWN};
+  mc_status status = route(upstreams, &count, cache, url, err);
+  for (size_t i = 0; i < count && !status; i++) {
+    status = upstreams[i]->ops->stat(upstreams[i], url, &info, &call, err);
+    if (!status) break;
+    if (i + 1 < count && route_goes_on(upstreams[i], status)) status = MC_OK;
+  }
+  if (status) return status;
+  mc_entry *entry = entry_new(url);
+  if (!entry) return mc_error_set(err, MC_NO_MEMORY, API, "no memory for an entry");
+  entry->size = info.size;
+  entry->validators = info.validators;
+  entry->has_digest = info.has_digest;
+  entry->digest = info.digest;
+  entry->checked_at = clock_wall_ms();
+  *out = entry;
+  return MC_OK;
+}
+
+mc_status mc_stat(mc_entry **out, mc_cache *cache, const char *url, uint32_t flags, int64_t timeout_ms, mc_error *err) {
+  char *normal, key[KEY_SIZE];
+  mc_status status = url_normalise(&normal, url, err);
+  if (status) return status;
+  key_of_url(key, normal);
+  if (flags & MC_GET_CACHED) {
+    status = entry_load(out, cache, key, err);
+    if (status == MC_NOT_FOUND) mc_error_set(err, status, API, "it is not in the cache");
+  } else {
+    status = stat_upstream(out, cache, normal, timeout_ms, err);
+    mc_entry *known;
+    if (!status && entry_load(&known, cache, key, NULL) == MC_OK) {
+      (*out)->fetched_at = known->fetched_at;
+      (*out)->pinned = known->pinned;
+      if (!(*out)->has_digest && known->has_digest &&
+          validators_same(&known->validators, known->size, &(*out)->validators, (*out)->size)) {
+        (*out)->has_digest = true;
+        (*out)->digest = known->digest;
+      }
+      free(known);
+    }
+  }
+  free(normal);
+  return status;
+}
+
+struct collection {
+  mc_entry **entries;
+  size_t count, capacity;
+  bool failed;
+};
+
+static bool collect(void *user, const mc_entry *entry) {
+  struct collection *all = user;
+  if (all->count == all->capacity) {
+    size_t capacity = all->capacity ? 2 * all->capacity : 64;
+    mc_entry **entries = realloc(all->entries, capacity * sizeof(mc_entry *));
+    if (!entries) {
+      all->failed = true;
+      return false;
+    }
+    all->entries = entries;
+    all->capacity = capacity;
+  }
+  mc_entry *copy = entry_copy(entry);
+  if (!copy) {
+    all->failed = true;
+    return false;
+  }
+  all->entries[all->count++] = copy;
+  return true;
+}
+
+static int by_url(const void *a, const void *b) {
+  return strcmp((*(mc_entry *const *)a)->url, (*(mc_entry *const *)b)->url);
+}
+
+mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user, const mc_entry *entry), void *user,
+                  int64_t timeout_ms, mc_error *err) {
+  mc_upstream *service = service_of(cache);
+  if (service) {
+    mc_call call = {deadline_in_ms(timeout_ms), NULL};
+    return service->ops->cache->entries(service, prefix, visit, user, &call, err);
+  }
+  struct collection all = {0};
+  mc_status status = cache->coordination->ops->list(cache->coordination, prefix, collect, &all, err);
+  if (!status && all.failed) status = mc_error_set(err, MC_NO_MEMORY, API, "no memory for a list");
+  if (all.count) qsort(all.entries, all.count, sizeof(mc_entry *), by_url);
+  bool go_on = !status;
+  for (size_t i = 0; i < all.count; i++) {
+    if (go_on && !all.entries[i]->missing) go_on = visit(user, all.entries[i]);
+    free(all.entries[i]);
+  }
+  free(all.entries);
+  return status;
+}
+
+mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
+                           void *user, int64_t timeout_ms, mc_error *err) {
+  mc_upstream *upstreams[MAX_UPSTREAMS];
+  size_t count;
+  char *normal;
+  mc_call call = {deadline_in_ms(timeout_ms), NULL};
+  mc_status status = url_normalise(&normal, url, err);
+  if (status) return status;
+  size_t length = strcspn(normal, "?");
+  if (normal[length - 1] != '/') { /* a folder, however it was written */
+    char *folder = format_str("%.*s/%s", (int)length, normal, normal + length);
+    free(normal);
+    normal = folder;
+    if (!normal) return mc_error_set(err, MC_NO_MEMORY, API, "no memory for a URL");
+  }
+  status = route(upstreams, &count, cache, normal, err);
+  for (size_t i = 0; i < count && !status; i++) {
+    if (upstreams[i]->ops->list) {
+      status =
+          upstreams[i]->ops->list(upstreams[i], normal, (size_t)cache->options.tree_files, visit, user, &call, err);
+    } else {
+      status = mc_error_set(err, MC_UNSUPPORTED, API, "%s can't list folders", upstreams[i]->ops->name);
+    }
+    if (!status) break;
+    if (i + 1 < count && route_goes_on(upstreams[i], status)) status = MC_OK;
+  }
+  free(normal);
+  return status;
+}
+
+/* ---- prefetch, evict ---- */
+
+mc_status mc_prefetch(mc_cache *cache, const char *url, bool pin, mc_error *err) {
+  mc_upstream *service = service_of(cache);
+  char *normal, key[KEY_SIZE];
+  mc_status status = url_normalise(&normal, url, err);
+  if (status) return status;
+  if (service) {
+    mc_call call = {deadline_in_ms(cache->options.stall_timeout_ms), NULL};
+    status = service->ops->cache->prefetch(service, normal, pin, &call, err);
+  } else {
+    mc_upstream *upstreams[MAX_UPSTREAMS];
+    size_t count;
+    key_of_url(key, normal);
+    status = route(upstreams, &count, cache, normal, err);
+    if (!status) status = flight_join(cache, normal, key, NULL, pin ? MC_GET_PIN : 0, err);
+  }
+  free(normal);
+  return status;
+}
+
+/* Whether an entry other than `key` refers to a digest: the tier counts. */
+static mc_status evict_here(uint64_t *evicted, mc_cache *cache, const char *key, mc_error *err) {
+  mc_entry *entry;
+  mc_status status = entry_load(&entry, cache, key, err);
+  if (status) return status;
+  status = cache->coordination->ops->forget(cache->coordination, key, err);
+  mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
+  if (!status && storage && storage->ops->record_remove) status = storage->ops->record_remove(storage, key, err);
+  if (!status && entry->has_digest && cache->home) {
+    tier_refer(cache->home, &entry->digest, -1, -(int)entry->pinned);
+    bool needed = tier_is_referred(cache->home, &entry->digest);
+    for (size_t i = 0; i < cache->tier_count && !needed && !status; i++) {
+      uint64_t bytes;
+      status = tier_remove(cache->tiers[i], &entry->digest, &bytes, err);
+      *evicted += bytes;
+    }
+  }
+  if (!status && !entry->missing) {
+    entry->missing = true;
+    entry->has_digest = false;
+    entry_announce(cache, entry);
+  }
+  free(entry);
+  return status;
+}
+
+mc_status mc_evict(uint64_t *evicted, mc_cache *cache, const char *url, mc_error *err) {
+  mc_upstream *service = service_of(cache);
+  uint64_t bytes = 0, there = 0;
+  char *normal, key[KEY_SIZE];
+  mc_status status = url_normalise(&normal, url, err);
+  if (status) return status;
+  key_of_url(key, normal);
+  status = evict_here(&bytes, cache, key, err);
+  if (status == MC_NOT_FOUND) mc_error_set(err, status, API, "it is not in the cache");
+  if (status == MC_BUSY) mc_error_set(err, status, API, "it is being downloaded or checked now; try again");
+  if (service && (status == MC_OK || status == MC_NOT_FOUND)) {
+    mc_call call = {deadline_in_ms(cache->options.stall_timeout_ms), NULL};
+    mc_status remote = service->ops->cache->evict(service, normal, &there, &call, err);
+    status = remote == MC_NOT_FOUND ? status : remote; /* gone from one of them is gone */
+  }
+  free(normal);
+  if (evicted) *evicted = bytes + there;
+  return status;
+}
+
+/* ---- stats, status ---- */
+
+static const mc_stat_row stat_rows[] = {
+#define STAT(id, name, unit, gauge, help) {name, unit, help, gauge, 0},
+#include "engine/stats.def"
+#undef STAT
+};
+
+static const struct {
+  const char *suffix, *unit, *help;
+} tier_rows[] = {{"objects", "", "objects in the tier"},
+                 {"bytes", "bytes", "bytes of the objects in the tier"},
+                 {"reserved_bytes", "bytes", "bytes set aside for downloads"},
+                 {"capacity_bytes", "bytes", "capacity of the tier; 0: no limit of its own"},
+                 {"open_objects", "", "objects with readers"}};
+static const char *const home_names[] = {"storage_objects", "storage_bytes", "storage_reserved_bytes",
+                                         "storage_capacity_bytes", "storage_open_objects"};
+static const char *const memory_names[] = {"memory_objects", "memory_bytes", "memory_reserved_bytes",
+                                           "memory_capacity_bytes", "memory_open_objects"};
+
+static void gauges(mc_cache *cache, uint64_t *flights, uint64_t *waiting) {
+  struct flight *flight;
+  pthread_mutex_lock(&cache->lock);
+  DL_COUNT(cache->flight_list, flight, *flights);
+  *waiting = cache->waiting;
+  pthread_mutex_unlock(&cache->lock);
+}
+
+size_t mc_stats(mc_cache *cache, mc_stat_row *rows, size_t count) {
+  mc_stat_row all[STAT_COUNT + 11];
+  size_t n = 0;
+  uint64_t flights, waiting;
+  gauges(cache, &flights, &waiting);
+  for (; n < STAT_COUNT; n++) {
+    all[n] = stat_rows[n];
+    all[n].value = atomic_load_explicit(&cache->stats[n], memory_order_relaxed);
+  }
+  all[STAT_FLYING].value = flights;
+  all[STAT_WAITING].value = waiting;
+  for (size_t i = 0; i < cache->tier_count; i++) {
+    struct tier_usage usage;
+    tier_usage(cache->tiers[i], &usage);
+    const uint64_t values[] = {usage.objects, usage.bytes, usage.reserved, usage.capacity, usage.open};
+    const char *const *names =
+        strcmp(tier_storage(cache->tiers[i])->ops->name, "memory") == 0 ? memory_names : home_names;
+    for (size_t k = 0; k < 5; k++)
+      all[n++] = (mc_stat_row){names[k], tier_rows[k].unit, tier_rows[k].help, true, values[k]};
+  }
+  all[n++] = (mc_stat_row){0};
+  if (count) memcpy(rows, all, (n < count ? n : count) * sizeof(*rows));
+  if (count && count < n) rows[count - 1] = (mc_stat_row){0};
+  return n;
+}
+
+static json_t *flight_json(struct flight *flight, size_t waiters) {
+  static const char *const phases[] = {"queued", "asking", "waiting", "downloading", "verifying"};
+  char url[512];
+  mc_progress progress;
+  flight_progress(flight, &progress);
+  json_t *json = json_pack("{ss ss sI sI sI}", "url", url_printable(url, sizeof(url), flight->url), "phase",
+                           phases[progress.phase], "bytes", (json_int_t)progress.bytes, "rate",
+                           (json_int_t)progress.rate, "waiters", (json_int_t)waiters);
+  if (progress.total != MC_SIZE_UNKNOWN) json_object_set_new(json, "total", json_integer((json_int_t)progress.total));
+  return json;
+}
+
+static json_t *flights_json(mc_cache *cache) {
+  json_t *list = json_array();
+  struct flight *flight, *flights[256];
+  size_t waiters[256], count = 0;
+  struct mc_request *request;
+  pthread_mutex_lock(&cache->lock);
+  DL_FOREACH(cache->flight_list, flight) {
+    if (count == 256) break;
+    if (!flight->joinable) continue; /* those that can be joined hold a reference of their own */
+    DL_COUNT(flight->waiters, request, waiters[count]);
+    flights[count++] = flight_acquire(flight);
+  }
+  pthread_mutex_unlock(&cache->lock);
+  for (size_t i = 0; i < count; i++) {
+    json_array_append_new(list, flight_json(flights[i], waiters[i]));
+    flight_release(flights[i]);
+  }
+  return list;
+}
+
+mc_status mc_status_json(char **json, mc_cache *cache, mc_error *err) {
+  mc_upstream *service = service_of(cache);
+  if (service) {
+    mc_call call = {deadline_in_ms(cache->options.stall_timeout_ms), NULL};
+    return service->ops->cache->status(service, json, &call, err);
+  }
+  mc_stat_row rows[STAT_COUNT + 11];
+  mc_stats(cache, rows, sizeof(rows) / sizeof(*rows));
+  json_t *counters = json_object();
+  for (mc_stat_row *row = rows; row->name; row++) {
+    json_object_set_new(counters, row->name, json_integer((json_int_t)row->value));
+  }
+  json_t *document =
+      json_pack("{ss ss ss so so}", "version", mc_version(), "storage", cache->options.storage, "coordination",
+                cache->options.coordination, "counters", counters, "flights", flights_json(cache));
+  *json = document ? json_dumps(document, JSON_INDENT(2)) : NULL;
+  json_decref(document);
+  return *json ? MC_OK : mc_error_set(err, MC_NO_MEMORY, API, "no memory for the status");
+}
+
+void mc_watch(mc_cache *cache, void (*changed)(void *user, const mc_entry *entry), void *user) {
+  pthread_mutex_lock(&cache->watch_lock);
+  cache->watcher = changed;
+  cache->watcher_user = user;
+  pthread_mutex_unlock(&cache->watch_lock);
+}

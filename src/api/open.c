@@ -1,0 +1,274 @@
+/* Making a cache out of options and backends, and ending it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backends/builtin.h"
+#include "base/io.h"
+#include "engine/engine.h"
+
+/* ---- finding backends ---- */
+
+#define FIND(kind, type)                                                                                               \
+  static const type *find_##kind(const type *const *own, const type *const *builtin, const char *wanted) {             \
+    for (size_t i = 0; own && own[i]; i++) {                                                                           \
+      if (strcmp(own[i]->name, wanted) == 0) return own[i];                                                            \
+    }                                                                                                                  \
+    for (size_t i = 0; builtin[i]; i++) {                                                                              \
+      if (strcmp(builtin[i]->name, wanted) == 0) return builtin[i];                                                    \
+    }                                                                                                                  \
+    return NULL;                                                                                                       \
+  }
+FIND(storage, mc_storage_ops)
+FIND(coordination, mc_coordination_ops)
+
+static mc_status bad_backend(mc_error *err, const char *kind, const char *name) {
+  return mc_error_set(err, MC_UNSUPPORTED, "open",
+                      "the %s backend '%s' lacks a required op, or is made for another version of this library", kind,
+                      name ? name : "?");
+}
+
+static mc_status check_storage(const mc_storage_ops *ops, mc_error *err) {
+  bool base = ops->abi == MC_STORAGE_ABI && ops->name && ops->open && ops->close && ops->open_object &&
+              ops->read_meta && ops->remove_object && ops->scan && ops->stage_create && ops->stage_resize &&
+              ops->stage_commit && ops->stage_close;
+  bool all = ops->stage_resume && ops->stage_append && ops->stage_journal && ops->restage && ops->record_put &&
+             ops->record_get && ops->record_remove && ops->record_scan;
+  bool none = !ops->stage_resume && !ops->stage_append && !ops->stage_journal && !ops->restage && !ops->record_put &&
+              !ops->record_get && !ops->record_remove && !ops->record_scan;
+  bool fits = ops->flags & MC_STORAGE_PERSISTENT ? all : none;
+  return base && fits ? MC_OK : bad_backend(err, "storage", ops->name);
+}
+
+static mc_status check_upstream(const mc_upstream_ops *ops, mc_error *err) {
+  bool base = ops->abi == MC_UPSTREAM_ABI && ops->name && ops->schemes && ops->open && ops->close && ops->stat &&
+              ops->source_open && ops->source_read && ops->source_close;
+  bool is_cache = ops->flags & MC_UPSTREAM_CACHE;
+  return base && is_cache == (ops->cache != NULL) ? MC_OK : bad_backend(err, "upstream", ops->name);
+}
+
+static mc_status check_coordination(const mc_coordination_ops *ops, mc_error *err) {
+  bool base = ops->abi == MC_COORDINATION_ABI && ops->name && ops->open && ops->close && ops->lookup && ops->claim &&
+              ops->renew && ops->publish && ops->abandon && ops->wait && ops->forget && ops->list;
+  return base ? MC_OK : bad_backend(err, "coordination", ops->name);
+}
+
+static mc_status check_transport(const mc_transport_ops *ops, mc_error *err) {
+  bool base = ops->abi == MC_TRANSPORT_ABI && ops->name && ops->open && ops->close && ops->connect && ops->read &&
+              ops->disconnect;
+  bool listens = ops->listen && ops->listener_endpoint && ops->listener_connections && ops->listener_close;
+  return base && (listens || !ops->listen) ? MC_OK : bad_backend(err, "transport", ops->name);
+}
+
+/* ---- tiers ---- */
+
+static void count_evicted(void *user, uint64_t objects, uint64_t bytes) {
+  stat_add(user, STAT_EVICTED_OBJECTS, objects);
+  stat_add(user, STAT_EVICTED_BYTES, bytes);
+}
+
+static mc_status add_tier(struct mc_cache *cache, const char *name, const char *location, uint64_t capacity,
+                          int64_t ttl_ms, mc_error *err) {
+  const mc_storage_ops *ops = find_storage(cache->options.storage_backends, builtin_storages, name);
+  if (!ops) return mc_error_set(err, MC_UNSUPPORTED, "open", "no storage backend is named '%s'", name);
+  mc_status status = check_storage(ops, err);
+  if (status) return status;
+  bool durable = cache->options.durable == MC_DURABLE_ON ||
+                 (cache->options.durable == MC_DURABLE_AUTO && !cache->options.endpoint);
+  mc_storage_config config = {
+      .struct_size = sizeof(config), .location = location, .durable = durable, .logger = cache->logger};
+  mc_storage *storage = NULL;
+  status = ops->open(&storage, &config, err);
+  if (status) return status;
+  struct tier_config tier = {.capacity = capacity,
+                             .high = cache->options.high_watermark,
+                             .low = cache->options.low_watermark,
+                             .ttl_ms = ttl_ms,
+                             .evicted = count_evicted,
+                             .user = cache,
+                             .logger = cache->logger};
+  status = tier_new(&cache->tiers[cache->tier_count], storage, &tier, err);
+  if (status) {
+    ops->close(storage);
+    return status;
+  }
+  cache->home = cache->tiers[cache->tier_count++];
+  return MC_OK;
+}
+
+/* "posix:/folder" or "/folder"; a custom backend by its name: "name:location". */
+static mc_status open_tiers(struct mc_cache *cache, mc_error *err) {
+  const mc_options *options = &cache->options;
+  mc_status status = MC_OK;
+  if (options->memory_capacity) {
+    status = add_tier(cache, "memory", NULL, options->memory_capacity, options->memory_ttl_ms, err);
+  }
+  if (status || strcmp(options->storage, "none") == 0) return status;
+  const char *colon = options->storage[0] == '/' || options->storage[0] == '.' ? NULL : strchr(options->storage, ':');
+  char name[32] = "posix";
+  if (colon && (size_t)(colon - options->storage) < sizeof(name)) {
+    snprintf(name, sizeof(name), "%.*s", (int)(colon - options->storage), options->storage);
+  }
+  return add_tier(cache, name, colon ? colon + 1 : options->storage, options->storage_capacity, options->storage_ttl_ms,
+                  err);
+}
+
+/* ---- upstreams, transports, coordination ---- */
+
+static mc_status add_upstream(struct mc_cache *cache, const mc_upstream_ops *ops, const char *endpoint, mc_error *err) {
+  if (cache->upstream_count == MAX_UPSTREAMS) {
+    return mc_error_set(err, MC_RESOURCE_EXHAUSTED, "open", "more than %d upstreams", MAX_UPSTREAMS);
+  }
+  mc_status status = check_upstream(ops, err);
+  if (status) return status;
+  mc_upstream_config config = {.struct_size = sizeof(config),
+                               .endpoint = endpoint,
+                               .connect_timeout_ms = cache->options.connect_timeout_ms,
+                               .stall_timeout_ms = cache->options.stall_timeout_ms,
+                               .retries = cache->options.retries,
+                               .allow_link_local = cache->options.allow_link_local,
+                               .user_agent = "modelcache/0.1.0",
+                               .logger = cache->logger,
+                               .transports = cache->transports,
+                               .transport_count = cache->transport_count};
+  status = ops->open(&cache->upstreams[cache->upstream_count], &config, err);
+  if (!status) cache->upstream_count++;
+  return status;
+}
+
+static mc_status open_transport(struct mc_cache *cache, const mc_transport_ops *ops, mc_error *err) {
+  if (cache->transport_count == MAX_TRANSPORTS) {
+    return mc_error_set(err, MC_RESOURCE_EXHAUSTED, "open", "more than %d transports", MAX_TRANSPORTS);
+  }
+  mc_status status = check_transport(ops, err);
+  if (status) return status;
+  mc_transport_config config = {.struct_size = sizeof(config),
+                                .connect_timeout_ms = cache->options.connect_timeout_ms,
+                                .stall_timeout_ms = cache->options.stall_timeout_ms,
+                                .logger = cache->logger};
+  status = ops->open(&cache->transports[cache->transport_count], &config, err);
+  if (!status) cache->transport_count++;
+  return status;
+}
+
+static const char *endpoint_address(const char *endpoint) {
+  static const char scheme[] = "modelcache://";
+  return strncmp(endpoint, scheme, sizeof(scheme) - 1) == 0 ? endpoint + sizeof(scheme) - 1 : endpoint;
+}
+
+static mc_status open_upstreams(struct mc_cache *cache, mc_error *err) {
+  const mc_options *options = &cache->options;
+  mc_status status = MC_OK;
+  for (size_t i = 0; options->transport_backends && options->transport_backends[i] && !status; i++) {
+    status = open_transport(cache, options->transport_backends[i], err);
+  }
+  for (size_t i = 0; builtin_transports[i] && !status; i++) status = open_transport(cache, builtin_transports[i], err);
+  for (size_t i = 0; options->upstream_backends && options->upstream_backends[i] && !status; i++) {
+    status = add_upstream(cache, options->upstream_backends[i], NULL, err);
+  }
+  for (size_t i = 0; builtin_upstreams[i] && !status; i++) {
+    bool is_cache = builtin_upstreams[i]->flags & MC_UPSTREAM_CACHE;
+    if (is_cache && !options->endpoint) continue;
+    status = add_upstream(cache, builtin_upstreams[i], is_cache ? endpoint_address(options->endpoint) : NULL, err);
+    if (is_cache && !status) cache->client = true;
+  }
+  return status;
+}
+
+static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
+  const mc_coordination_ops *ops =
+      find_coordination(cache->options.coordination_backends, builtin_coordinations, cache->options.coordination);
+  if (!ops) {
+    return mc_error_set(err, MC_UNSUPPORTED, "open", "no coordination is named '%s'; there is: local",
+                        cache->options.coordination);
+  }
+  mc_status status = check_coordination(ops, err);
+  if (status) return status;
+  char member[OWNER_SIZE];
+  owner_name(member);
+  mc_coordination_config config = {.struct_size = sizeof(config),
+                                   .member_id = member,
+                                   .lease_ms = cache->options.lease_ms,
+                                   .max_entries = 10000000,
+                                   .logger = cache->logger};
+  return ops->open(&cache->coordination, &config, err);
+}
+
+/* ---- the whole ---- */
+
+/* The user's cache folder. malloced; NULL: there is none. */
+static char *default_storage(void) {
+  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  if (base && base[0] == '/') return format_str("%s/modelcache", base);
+  return home && home[0] == '/' ? format_str("%s/.cache/modelcache", home) : NULL;
+}
+
+static mc_status copy_options(struct mc_cache *cache, const mc_options *options, mc_error *err) {
+  mc_options_init(&cache->options);
+  memcpy(&cache->options, options, options->struct_size < sizeof(*options) ? options->struct_size : sizeof(*options));
+  const char **members[] = {&cache->options.endpoint, &cache->options.storage, &cache->options.coordination,
+                            &cache->options.schemes};
+  bool copied = true;
+  for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++) {
+    if (!*members[i]) continue;
+    cache->strings[i] = strdup(*members[i]);
+    *members[i] = cache->strings[i];
+    copied = copied && cache->strings[i];
+  }
+  if (copied && !cache->options.storage) {
+    cache->options.storage = cache->strings[1] = default_storage();
+    if (!cache->options.storage) {
+      return mc_error_set(err, MC_INVALID_ARGUMENT, "open", "no home folder to cache in: set the option 'storage'");
+    }
+  }
+  if (copied && !cache->options.coordination) cache->options.coordination = "local";
+  if (copied && !cache->options.schemes) cache->options.schemes = "";
+  if (cache->options.low_watermark > cache->options.high_watermark) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, "open", "low_watermark must not be above high_watermark");
+  }
+  if (!cache->options.flights) cache->options.flights = 1;
+  if (!cache->options.parallelism) cache->options.parallelism = 1;
+  return copied ? MC_OK : mc_error_set(err, MC_NO_MEMORY, "open", "no memory for a cache");
+}
+
+mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *err) {
+  struct mc_cache *cache = calloc(1, sizeof(*cache));
+  if (!cache) return mc_error_set(err, MC_NO_MEMORY, "open", "no memory for a cache");
+  pthread_mutex_init(&cache->lock, NULL);
+  pthread_mutex_init(&cache->watch_lock, NULL);
+  cond_init(&cache->clock_wake);
+  mc_status status = copy_options(cache, options, err);
+  cache->logger = &cache->options.logger;
+  if (!status) status = open_tiers(cache, err);
+  if (!status) status = open_coordination(cache, err);
+  if (!status) status = open_upstreams(cache, err);
+  if (!status) status = entry_load_all(cache, err);
+  if (!status) status = engine_start(cache, err);
+  if (status) {
+    mc_close(cache);
+    return status;
+  }
+  *out = cache;
+  return MC_OK;
+}
+
+mc_status mc_open(mc_cache **out, const char *endpoint, mc_error *err) {
+  mc_options options = MC_OPTIONS_INIT;
+  options.endpoint = endpoint;
+  return mc_open_options(out, &options, err);
+}
+
+void mc_close(mc_cache *cache) {
+  if (!cache) return;
+  engine_stop(cache);
+  for (size_t i = 0; i < cache->upstream_count; i++) cache->upstreams[i]->ops->close(cache->upstreams[i]);
+  for (size_t i = 0; i < cache->transport_count; i++) cache->transports[i]->ops->close(cache->transports[i]);
+  for (size_t i = 0; i < cache->tier_count; i++) tier_close(cache->tiers[i]);
+  if (cache->coordination) cache->coordination->ops->close(cache->coordination);
+  for (size_t i = 0; i < sizeof(cache->strings) / sizeof(*cache->strings); i++) free(cache->strings[i]);
+  pthread_mutex_destroy(&cache->lock);
+  pthread_mutex_destroy(&cache->watch_lock);
+  pthread_cond_destroy(&cache->clock_wake);
+  free(cache);
+}

@@ -1,0 +1,301 @@
+/* Trees: every file below a URL prefix, published together.
+ *
+ * `path` is a symbolic link to one version, a folder beside it named ".<name>.mc/<version>". A version's files are hard
+ * links to the stored objects where the file system allows it, else copies; what the objects are is verified whenever
+ * they are opened, so that a reader who writes to one harms no other. The former version stays until the next switch.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/url.h"
+#include "engine/engine.h"
+
+#define MAX_TOGETHER 64 /* gets under way at once */
+
+void mc_tree_options_init(mc_tree_options *options) {
+  *options = (mc_tree_options){.struct_size = sizeof(*options)};
+}
+
+struct tree_file {
+  char *path; /* relative */
+  uint64_t size;
+  mc_digest digest;
+  struct tree *tree;
+};
+
+struct tree {
+  mc_cache *cache;
+  const char *url;
+  mc_tree_options options;
+  struct tree_file *files;
+  size_t count, capacity;
+  char *stage; /* the folder of the version in the making */
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  size_t running, done;
+  uint64_t bytes, total;
+  mc_status status;
+  mc_error error;
+};
+
+static bool add_file(void *user, const mc_listed *listed) {
+  struct tree *tree = user;
+  if (!path_is_safe(listed->path)) {
+    tree->status = mc_error_set(&tree->error, MC_PROTOCOL, "tree", "the listing has a path that leaves the tree: %s",
+                                listed->path);
+    return false;
+  }
+  if (tree->count == tree->capacity) {
+    size_t capacity = tree->capacity ? 2 * tree->capacity : 64;
+    struct tree_file *files = realloc(tree->files, capacity * sizeof(*files));
+    if (files) tree->files = files;
+    if (files) tree->capacity = capacity;
+  }
+  char *path = tree->count < tree->capacity ? strdup(listed->path) : NULL;
+  if (!path) {
+    tree->status = mc_error_set(&tree->error, MC_NO_MEMORY, "tree", "no memory for a tree's list of files");
+    return false;
+  }
+  tree->files[tree->count++] = (struct tree_file){.path = path, .size = listed->size};
+  if (listed->size != MC_SIZE_UNKNOWN) tree->total += listed->size;
+  return true;
+}
+
+/* Put a file that was got at its place in the version. 0 or an errno. */
+static int place(struct tree *tree, const char *relative, mc_file *file) {
+  char *path = format_str("%s/%s", tree->stage, relative);
+  char *slash = path ? strrchr(path, '/') : NULL;
+  if (!slash) return ENOMEM;
+  *slash = 0;
+  int error = mkdir_all(path, 0755);
+  *slash = '/';
+  const char *from = mc_file_path(file);
+  if (!error && (!from || link(from, path))) {
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0444);
+    error = fd < 0 ? errno : copy_fd(mc_file_fd(file), fd, mc_file_size(file));
+    if (fd >= 0 && close(fd) && !error) error = errno;
+  }
+  free(path);
+  return error;
+}
+
+static void file_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
+  struct tree_file *self = user;
+  struct tree *tree = self->tree;
+  mc_error own = *error;
+  int errnum = status ? 0 : place(tree, self->path, file);
+  if (errnum) status = mc_error_errno(&own, errnum, "tree", "can't put %s in place", self->path);
+  if (!status) {
+    self->digest = *mc_file_digest(file);
+    self->size = mc_file_size(file);
+  }
+  mc_file_release(file);
+  pthread_mutex_lock(&tree->lock);
+  if (status && !tree->status) {
+    tree->status = status;
+    tree->error = own;
+  }
+  if (!status) {
+    tree->done++;
+    tree->bytes += self->size;
+    if (tree->options.progress) {
+      uint64_t total = tree->total > tree->bytes ? tree->total : tree->bytes;
+      tree->options.progress(tree->options.user, tree->done, tree->count, tree->bytes, total);
+    }
+  }
+  tree->running--;
+  pthread_cond_signal(&tree->changed);
+  pthread_mutex_unlock(&tree->lock);
+}
+
+/* Get all files, a bounded number at once. */
+static mc_status get_files(struct tree *tree, int64_t deadline, mc_error *err) {
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  options.flags = tree->options.flags & (MC_GET_REVALIDATE | MC_GET_PIN);
+  options.cancel = tree->options.cancel;
+  for (size_t i = 0; i < tree->count; i++) {
+    pthread_mutex_lock(&tree->lock);
+    while (tree->running >= MAX_TOGETHER) pthread_cond_wait(&tree->changed, &tree->lock);
+    bool failed = tree->status != MC_OK;
+    if (!failed) tree->running++;
+    pthread_mutex_unlock(&tree->lock);
+    if (failed) break;
+    struct tree_file *file = &tree->files[i];
+    file->tree = tree;
+    mc_error error = MC_ERROR_INIT;
+    mc_call call = {deadline, tree->options.cancel};
+    mc_status status = mc_call_check(&call, &error);
+    char *url = url_join(tree->url, file->path);
+    if (!status && !url) status = mc_error_set(&error, MC_NO_MEMORY, "tree", "no memory for a URL");
+    options.timeout_ms = deadline == INT64_MAX ? 0 : (deadline - clock_ns()) / NS_PER_MS + 1;
+    if (!status) status = mc_get_start(NULL, tree->cache, url, &options, file_done, file, &error);
+    free(url);
+    if (status) file_done(file, status, NULL, &error);
+  }
+  pthread_mutex_lock(&tree->lock);
+  while (tree->running) pthread_cond_wait(&tree->changed, &tree->lock);
+  mc_status status = tree->status;
+  if (status && err) *err = tree->error;
+  pthread_mutex_unlock(&tree->lock);
+  return status;
+}
+
+static int by_path(const void *a, const void *b) {
+  return strcmp(((const struct tree_file *)a)->path, ((const struct tree_file *)b)->path);
+}
+
+/* The version's name: a digest of all names and contents. */
+static void version_of(struct tree *tree, char hex[MC_DIGEST_HEX_SIZE]) {
+  struct sha256 *hash = sha256_new();
+  mc_digest digest = {{0}};
+  qsort(tree->files, tree->count, sizeof(*tree->files), by_path);
+  for (size_t i = 0; i < tree->count && hash; i++) {
+    sha256_update(hash, tree->files[i].path, strlen(tree->files[i].path) + 1);
+    sha256_update(hash, tree->files[i].digest.bytes, sizeof(tree->files[i].digest.bytes));
+  }
+  if (hash) sha256_final(hash, &digest);
+  sha256_free(hash);
+  mc_digest_hex(hex, &digest);
+  hex[32] = 0;
+}
+
+/* Remove the versions that are neither `now` nor `before`, and stages that were left. */
+static void remove_old(const char *versions, const char *now, const char *before) {
+  DIR *dir = opendir(versions);
+  struct dirent *entry;
+  while (dir && (entry = readdir(dir))) {
+    const char *name = entry->d_name;
+    if (name[0] == '.' || strcmp(name, now) == 0 || (before && strcmp(name, before) == 0)) continue;
+    const char *owner = strncmp(name, "stage.", 6) == 0 ? name + 6 : NULL;
+    struct stat st;
+    char *path = format_str("%s/%s", versions, name);
+    if (path && !(owner && stat(path, &st) == 0 &&
+                  owner_may_live(owner, (int64_t)st.st_mtim.tv_sec * 1000, 24 * 3600 * 1000))) {
+      remove_all(path);
+    }
+    free(path);
+  }
+  if (dir) closedir(dir);
+}
+
+/* Where `path` leads now: the last part of its link, malloced; NULL if it is no link. */
+static char *version_now(const char *path) {
+  char target[4096];
+  ssize_t length = readlink(path, target, sizeof(target) - 1);
+  if (length <= 0) return NULL;
+  target[length] = 0;
+  char *slash = strrchr(target, '/');
+  return strdup(slash ? slash + 1 : target);
+}
+
+static mc_status publish_tree(struct tree *tree, const char *path, const char *versions, bool *changed, mc_error *err) {
+  char version[MC_DIGEST_HEX_SIZE];
+  version_of(tree, version);
+  const char *slash = strrchr(versions, '/');
+  char *before = version_now(path);
+  char *to = format_str("%s/%s", versions, version),
+       *target = format_str("%s/%s", slash ? slash + 1 : versions, version);
+  char *link_path = format_str("%s/link.XXXXXX", versions);
+  int error = to && target && link_path ? 0 : ENOMEM;
+  *changed = !before || strcmp(before, version) != 0;
+  if (!error && rename(tree->stage, to)) {
+    if (errno == EEXIST || errno == ENOTEMPTY) { /* it is there already, from before or by another process */
+      remove_all(tree->stage);
+    } else {
+      error = errno;
+    }
+  }
+  if (!error && *changed) {
+    uint64_t number;
+    random_bytes(&number, sizeof(number));
+    sprintf(link_path + strlen(link_path) - 6, "%06x", (unsigned)(number & 0xffffff));
+    if (symlink(target, link_path) || rename(link_path, path)) error = errno;
+  }
+  if (!error) remove_old(versions, version, before);
+  free(before);
+  free(to);
+  free(target);
+  free(link_path);
+  return error ? mc_error_errno(err, error, "tree", "can't publish the tree at %s", path) : MC_OK;
+}
+
+/* The path that a tree without one of its own gets: <storage>/trees/<key>/current. */
+static char *own_path(mc_cache *cache, const char *url) {
+  char key[KEY_SIZE];
+  key_of_url(key, url);
+  const char *storage = cache->options.storage, *colon = storage[0] == '/' ? NULL : strchr(storage, ':');
+  return format_str("%s/trees/%s/current", colon ? colon + 1 : storage, key);
+}
+
+static mc_status prepare(struct tree *tree, const char *path, char **versions, mc_error *err) {
+  struct stat st;
+  char owner[OWNER_SIZE];
+  const char *slash = strrchr(path, '/');
+  uint32_t number;
+  owner_name(owner);
+  random_bytes(&number, sizeof(number));
+  if (lstat(path, &st) == 0 && !S_ISLNK(st.st_mode)) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, "tree",
+                        "%s is there already and is not a tree of this cache; name a path that is free", path);
+  }
+  *versions = slash ? format_str("%.*s/.%s.mc", (int)(slash - path), path, slash + 1) : format_str(".%s.mc", path);
+  tree->stage = *versions ? format_str("%s/stage.%s.%08x", *versions, owner, number) : NULL;
+  int error = tree->stage ? mkdir_all(tree->stage, 0755) : ENOMEM;
+  return error ? mc_error_errno(err, error, "tree", "can't make a folder for %s", path) : MC_OK;
+}
+
+mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, const char *path,
+                      const mc_tree_options *options, mc_error *err) {
+  struct tree tree = {.cache = cache};
+  char *normal = NULL, *place_at = NULL, *versions = NULL;
+  mc_tree_options_init(&tree.options);
+  if (options) {
+    memcpy(&tree.options, options,
+           options->struct_size < sizeof(tree.options) ? options->struct_size : sizeof(tree.options));
+  }
+  int64_t deadline = deadline_in_ms(tree.options.timeout_ms);
+  pthread_mutex_init(&tree.lock, NULL);
+  cond_init(&tree.changed);
+  mc_status status = url_normalise(&normal, url, err);
+  size_t length = status ? 0 : strcspn(normal, "?");
+  if (!status && normal[length - 1] != '/') {
+    char *folder = format_str("%.*s/%s", (int)length, normal, normal + length);
+    free(normal);
+    normal = folder;
+  }
+  if (!status) place_at = path ? strdup(path) : normal ? own_path(cache, normal) : NULL;
+  if (!status && (!normal || !place_at)) status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
+  for (size_t end = place_at ? strlen(place_at) : 0; end > 1 && place_at[end - 1] == '/'; end--) place_at[end - 1] = 0;
+  tree.url = normal;
+  if (!status) status = mc_list_upstream(cache, normal, add_file, &tree, tree.options.timeout_ms, err);
+  if (!status && tree.status) {
+    if (err) *err = tree.error;
+    status = tree.status;
+  }
+  if (!status && tree.count == 0) status = mc_error_set(err, MC_NOT_FOUND, "tree", "there is no file below that URL");
+  if (!status) status = prepare(&tree, place_at, &versions, err);
+  if (!status) status = get_files(&tree, deadline, err);
+  bool changed = false;
+  if (!status) status = publish_tree(&tree, place_at, versions, &changed, err);
+  if (status && tree.stage) remove_all(tree.stage);
+  if (!status && out) {
+    *out = (mc_tree_result){.struct_size = sizeof(*out), .files = tree.count, .bytes = tree.bytes, .changed = changed};
+    snprintf(out->path, sizeof(out->path), "%s", place_at);
+  }
+  for (size_t i = 0; i < tree.count; i++) free(tree.files[i].path);
+  free(tree.files);
+  free(tree.stage);
+  free(versions);
+  free(place_at);
+  free(normal);
+  pthread_mutex_destroy(&tree.lock);
+  pthread_cond_destroy(&tree.changed);
+  return status;
+}
