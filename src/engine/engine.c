@@ -47,6 +47,7 @@ static void *clock_main(void *arg) {
     int64_t next = now + wait_ms * NS_PER_MS;
     for (size_t i = 0; i < count; i++) {
       next = deadline_earlier(next, requests_tick(cache, flights[i], now));
+      flight_renew(flights[i], now);
       flight_release(flights[i]);
     }
     free(flights);

@@ -190,6 +190,8 @@ struct flight {
   mc_validators validators;
   uint64_t rate, rate_bytes;
   int64_t rate_at;
+  uint64_t claim; /* the token of the claim that the clock keeps alive; 0: none */
+  int64_t renewed_at;
 };
 
 /* Join the flight of the request's URL, or start it. With a NULL request: a detached one. */
@@ -201,6 +203,8 @@ struct flight *flight_acquire(struct flight *flight);
 void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason);
 /* What a flight's waiters are told now. */
 void flight_progress(struct flight *flight, mc_progress *progress);
+/* Keep the flight's claim alive; called by the clock. */
+void flight_renew(struct flight *flight, int64_t now);
 /* The upstreams for a URL, in order. At least one, or an error: an unknown or refused scheme. */
 mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_cache *cache, const char *url,
                 mc_error *err);

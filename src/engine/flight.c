@@ -213,6 +213,23 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
   return status;
 }
 
+static void flight_set_claim(struct flight *flight, uint64_t token) {
+  pthread_mutex_lock(&flight->lock);
+  flight->claim = token;
+  flight->renewed_at = clock_ns();
+  pthread_mutex_unlock(&flight->lock);
+}
+
+void flight_renew(struct flight *flight, int64_t now) {
+  struct mc_cache *cache = flight->cache;
+  pthread_mutex_lock(&flight->lock);
+  uint64_t token = flight->claim;
+  bool due = token && now - flight->renewed_at > cache->options.lease_ms * NS_PER_MS / 3;
+  if (due) flight->renewed_at = now;
+  pthread_mutex_unlock(&flight->lock);
+  if (due) cache->coordination->ops->renew(cache->coordination, flight->key, token, NULL);
+}
+
 /* The result is known: nobody can join any more; everybody is told. Takes over `file`. */
 static void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc_error *error) {
   struct mc_cache *cache = flight->cache;
@@ -444,7 +461,8 @@ static mc_status bring_up_to_date(struct run *run, struct download *download, mc
 
 /* Whether the copy at hand may be served although it could not be revalidated. */
 static bool stale_will_do(struct run *run, mc_status status) {
-  if (!run->file || status == MC_NOT_FOUND || status == MC_PERMISSION_DENIED || status == MC_CANCELLED) return false;
+  if (!status || !run->file || status == MC_NOT_FOUND || status == MC_PERMISSION_DENIED || status == MC_CANCELLED)
+    return false;
   int64_t limit = run->cache->options.stale_if_error_ms;
   return limit < 0 || clock_wall_ms() - run->entry->checked_at < limit;
 }
@@ -496,7 +514,11 @@ static mc_status fly(struct run *run, struct download *download, mc_error *err) 
     }
     status = cache->coordination->ops->claim(cache->coordination, flight->key, &run->claim, err);
     if (status || run->claim.granted) {
-      if (!status) status = bring_up_to_date(run, download, err);
+      if (!status) {
+        flight_set_claim(flight, run->claim.token);
+        status = bring_up_to_date(run, download, err);
+        flight_set_claim(flight, 0);
+      }
       if (status == MC_NOT_FOUND) {
         mc_file_release(run->file);
         run->file = NULL;

@@ -1,0 +1,238 @@
+/* file: files of this machine, by file:///path. A version is told by inode and change time; a file that changes while
+ * it is read is MC_CHANGED. Listings follow no links: what they lead to may be outside the folder. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/url.h"
+#include <modelcache/backend/upstream.h>
+
+#define ORIGIN    "file"
+#define MAX_DEPTH 32
+
+struct source {
+  mc_source base;
+  int fd;
+  mc_validators validators;
+};
+
+static void describe(mc_info *info, const struct stat *st) {
+  *info = (mc_info){.size = (uint64_t)st->st_size, .ranges = true};
+  info->validators.last_modified = st->st_mtim.tv_sec;
+  snprintf(info->validators.version, sizeof(info->validators.version), "%llu-%lld.%09ld",
+           (unsigned long long)st->st_ino, (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
+}
+
+/* The path of a URL, malloced. */
+static mc_status path_of(char **out, const char *url, mc_error *err) {
+  struct url parsed;
+  mc_status status = url_parse(&parsed, url, err);
+  if (status) return status;
+  char *path = malloc(parsed.path_size + 1);
+  bool good = path && url_decode(path, parsed.path, parsed.path_size);
+  url_free(&parsed);
+  if (!good) {
+    free(path);
+    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the URL's path can't be decoded");
+  }
+  *out = path;
+  return MC_OK;
+}
+
+static mc_status open_file(int *fd, mc_info *info, const char *url, mc_error *err) {
+  char *path = NULL;
+  struct stat st;
+  mc_status status = path_of(&path, url, err);
+  if (status) return status;
+  int got = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (got < 0) {
+    status = mc_error_errno(err, errno, ORIGIN, "can't open %s", path);
+  } else if (fstat(got, &st)) {
+    status = mc_error_errno(err, errno, ORIGIN, "can't look at %s", path);
+  } else if (S_ISDIR(st.st_mode)) {
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is a folder; get it as a tree", path);
+  } else if (!S_ISREG(st.st_mode)) {
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is not a regular file", path);
+  }
+  free(path);
+  if (status) {
+    if (got >= 0) close(got);
+    return status;
+  }
+  describe(info, &st);
+  *fd = got;
+  return MC_OK;
+}
+
+static mc_status file_stat(mc_upstream *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
+  (void)self;
+  (void)call;
+  int fd;
+  mc_status status = open_file(&fd, info, url, err);
+  if (!status) close(fd);
+  return status;
+}
+
+static mc_status file_source_open(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
+                                  const mc_call *call, mc_error *err) {
+  (void)call;
+  int fd;
+  *out = NULL;
+  mc_status status = open_file(&fd, info, args->url, err);
+  if (status) return status;
+  if (args->known && args->known_size == info->size && strcmp(args->known->version, info->validators.version) == 0) {
+    info->unchanged = true;
+    close(fd);
+    return MC_OK;
+  }
+  struct source *source = calloc(1, sizeof(*source));
+  if (!source) {
+    close(fd);
+    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  }
+  *source = (struct source){.base = {self}, .fd = fd, .validators = info->validators};
+  *out = &source->base;
+  return MC_OK;
+}
+
+static mc_status check_unchanged(struct source *source, mc_error *err) {
+  struct stat st;
+  mc_info now;
+  if (fstat(source->fd, &st)) return mc_error_errno(err, errno, ORIGIN, "can't look at a file");
+  describe(&now, &st);
+  if (strcmp(now.validators.version, source->validators.version) == 0) return MC_OK;
+  return mc_error_set(err, MC_CHANGED, ORIGIN, "the file changed while it was read");
+}
+
+static mc_status file_source_read(mc_source *base, mc_sink *sink, const mc_call *call, mc_error *err) {
+  struct source *source = (struct source *)base;
+  while (sink->offset < sink->end) {
+    size_t space;
+    mc_status status = mc_call_check(call, err);
+    if (status) return status;
+    void *to = sink->space(sink, &space);
+    ssize_t got = pread(source->fd, to, space, (off_t)sink->offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return mc_error_errno(err, errno, ORIGIN, "can't read a file");
+    if (got == 0) {
+      status = check_unchanged(source, err);
+      return status ? status : mc_error_set(err, MC_CHANGED, ORIGIN, "the file became shorter while it was read");
+    }
+    status = sink->advance(sink, (size_t)got, err);
+    if (status) return status;
+  }
+  return check_unchanged(source, err);
+}
+
+static void file_source_close(mc_source *base) {
+  struct source *source = (struct source *)base;
+  close(source->fd);
+  free(source);
+}
+
+/* ---- listing ---- */
+
+struct listing {
+  size_t count, max;
+  bool (*visit)(void *user, const mc_listed *listed);
+  void *user;
+  bool stopped;
+  const mc_call *call;
+};
+
+static mc_status list_folder(struct listing *listing, int parent, const char *name, const char *prefix, int depth,
+                             mc_error *err);
+
+static mc_status list_name(struct listing *listing, int folder, const char *name, const char *prefix, int depth,
+                           mc_error *err) {
+  struct stat st;
+  char *path = format_str("%s%s%s", prefix, *prefix ? "/" : "", name);
+  mc_status status = path ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  if (status || fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW)) {
+    free(path);
+    return status; /* gone since it was read */
+  }
+  if (S_ISDIR(st.st_mode)) {
+    status = list_folder(listing, folder, name, path, depth + 1, err);
+  } else if (S_ISREG(st.st_mode) && path_is_safe(path)) {
+    mc_listed listed = {path, (uint64_t)st.st_size, st.st_mtim.tv_sec};
+    if (listing->count++ == listing->max) {
+      status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the folder has more than %zu files", listing->max);
+    } else {
+      listing->stopped = !listing->visit(listing->user, &listed);
+    }
+  }
+  free(path);
+  return status;
+}
+
+static mc_status list_folder(struct listing *listing, int parent, const char *name, const char *prefix, int depth,
+                             mc_error *err) {
+  if (depth > MAX_DEPTH) return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "folders are nested too deeply");
+  int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (depth ? O_NOFOLLOW : 0));
+  DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+  if (!dir) {
+    int error = errno;
+    if (fd >= 0) close(fd);
+    return mc_error_errno(err, error, ORIGIN, "can't list %s", name);
+  }
+  mc_status status = MC_OK;
+  struct dirent *entry;
+  while (!status && !listing->stopped && (entry = readdir(dir))) {
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    status = mc_call_check(listing->call, err);
+    if (!status) status = list_name(listing, fd, entry->d_name, prefix, depth, err);
+  }
+  closedir(dir);
+  return status;
+}
+
+static mc_status file_list(mc_upstream *self, const char *url, size_t max,
+                           bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
+                           mc_error *err) {
+  (void)self;
+  char *path = NULL;
+  mc_status status = path_of(&path, url, err);
+  if (status) return status;
+  struct listing listing = {.max = max, .visit = visit, .user = user, .call = call};
+  status = list_folder(&listing, AT_FDCWD, path, "", 0, err);
+  free(path);
+  return status;
+}
+
+static void file_close(mc_upstream *self) {
+  free(self);
+}
+
+static mc_status file_open(mc_upstream **out, const mc_upstream_config *config, mc_error *err);
+
+static const char *const schemes[] = {"file", NULL};
+
+extern const mc_upstream_ops file_upstream_ops;
+const mc_upstream_ops file_upstream_ops = {
+    .abi = MC_UPSTREAM_ABI,
+    .name = "file",
+    .schemes = schemes,
+    .open = file_open,
+    .close = file_close,
+    .stat = file_stat,
+    .source_open = file_source_open,
+    .source_read = file_source_read,
+    .source_close = file_source_close,
+    .list = file_list,
+};
+
+static mc_status file_open(mc_upstream **out, const mc_upstream_config *config, mc_error *err) {
+  (void)config;
+  mc_upstream *self = calloc(1, sizeof(*self));
+  if (!self) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  self->ops = &file_upstream_ops;
+  *out = self;
+  return MC_OK;
+}
