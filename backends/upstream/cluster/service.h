@@ -1,0 +1,31 @@
+/* The service as the upstream sees it: one or more servers, of which one answers.
+ *
+ * Each server has a circuit breaker:
+ *
+ *   up        calls go to it; the first that can't reach it takes it down
+ *   down      calls fail at once until retry_at
+ *   probing   one call asks whether it lives, the others fail at once; then it is up, or down for twice as long */
+#ifndef CLUSTER_SERVICE_H
+#define CLUSTER_SERVICE_H
+
+#include <modelcache/backend/upstream.h>
+#include <protobuf-c/protobuf-c.h>
+
+#include "grpc.h"
+
+struct service;
+
+/* No I/O. `config` is copied but for its logger. */
+mc_status service_open(struct service **out, const mc_upstream_config *config, mc_error *err);
+/* No call is under way. NULL is fine. */
+void service_close(struct service *service);
+
+/* Call `method` ("Fetch") of the first server that can be had, the one that answered last before the others. Blocks
+ * until there is a first message or the call has ended well. MC_UNAVAILABLE if no server can be reached. */
+mc_status service_call(struct grpc_stream **out, struct service *service, const char *method,
+                       const ProtobufCMessage *request, const mc_call *call, mc_error *err);
+/* The same for a method with one answer, which is decoded: give it to message_free. */
+mc_status service_unary(void **answer, const ProtobufCMessageDescriptor *type, struct service *service,
+                        const char *method, const ProtobufCMessage *request, const mc_call *call, mc_error *err);
+
+#endif

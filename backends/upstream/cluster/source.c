@@ -1,0 +1,410 @@
+/* One file of the service, being read.
+ *
+ *   the ticket      content is read by        the stream              when it is lost
+ *   not complete    the download's name       open: more will come    the next ticket, or a new Fetch
+ *   complete        the object's digest       of no further use       a new Fetch
+ *
+ * A new Fetch may find the same version elsewhere, or downloaded again; the read then goes on from where it was.
+ * Another version is MC_CHANGED. What was read by a download's name is verified by the engine with the chunk table
+ * that the complete ticket brings.
+ *
+ * The lock is held while the service is waited for, so that the flight's lanes that need the same news queue for it:
+ * they share one call, so that each finds a cancelled one, or one whose deadline passed, when its turn comes. No
+ * callback is made then: only source_open and source_finish report progress, and no lane runs beside them. */
+#include "cluster.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "messages.h"
+
+#define ORIGIN         "cluster"
+
+#define FIRST_PAUSE_MS 50
+#define MOST_PAUSE_MS  2000
+
+struct source {
+  mc_source base;
+  struct cluster *cluster;
+  char *url;
+  /* Set with the first complete ticket, and not changed any more. */
+  bool has_digest;
+  mc_digest digest;
+  mc_chunk_table *chunks;
+  pthread_mutex_t lock;
+  /* under lock: */
+  struct grpc_stream *stream; /* NULL when it has ended */
+  bool done;                  /* it has brought its complete ticket */
+  struct ticket *ticket;
+  unsigned version;  /* counts tickets */
+  unsigned asked;    /* Fetch calls made again since something was read */
+  unsigned endpoint; /* of the ticket: the one that is used */
+};
+
+/* ---- tickets ---- */
+
+/* Whether both name a version, and not the same one. */
+static bool differ(const mc_validators *a, const mc_validators *b) {
+  if (*a->version && *b->version) return strcmp(a->version, b->version) != 0;
+  if (*a->etag && *b->etag) return strcmp(a->etag, b->etag) != 0;
+  return a->last_modified && b->last_modified && a->last_modified != b->last_modified;
+}
+
+static bool is_same_version(const struct source *source, const struct ticket *ticket) {
+  if (!source->ticket) return true;
+  if (source->ticket->size != ticket->size) return false;
+  if (ticket->complete && source->has_digest) {
+    return memcmp(ticket->id, source->digest.bytes, sizeof(ticket->id)) == 0;
+  }
+  return !differ(&source->ticket->validators, &ticket->validators);
+}
+
+/* Go on with this ticket; takes it over. */
+static mc_status adopt(struct source *source, struct ticket *ticket, mc_error *err) {
+  struct pool *pool = source->cluster->pool;
+  unsigned endpoint = 0;
+  while (endpoint < ticket->endpoint_count && !pool_reaches(pool, ticket->endpoints[endpoint])) endpoint++;
+  mc_status status = MC_OK;
+  if (!is_same_version(source, ticket)) {
+    status = mc_error_set(err, MC_CHANGED, ORIGIN, "the service has another version by now");
+  } else if (endpoint == ticket->endpoint_count) {
+    status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN,
+                          "the service names no data endpoint that this client has a transport for");
+  }
+  if (status) {
+    ticket_free(ticket);
+    return status;
+  }
+  if (ticket->complete && !source->has_digest) {
+    memcpy(source->digest.bytes, ticket->id, sizeof(ticket->id));
+    source->has_digest = true;
+  }
+  if (ticket->complete && !source->chunks) {
+    source->chunks = ticket->chunks;
+    ticket->chunks = NULL;
+  }
+  ticket_free(source->ticket);
+  source->ticket = ticket;
+  source->done = ticket->complete;
+  source->endpoint = endpoint;
+  source->version++;
+  return MC_OK;
+}
+
+static mc_status take_event(struct source *source, const void *data, size_t size, const mc_open_args *args,
+                            mc_error *err) {
+  Modelcache__V1__FetchEvent *event;
+  mc_status status = message_unpack((void **)&event, &modelcache__v1__fetch_event__descriptor, data, size, err);
+  if (status) return status;
+  if (event->event_case == MODELCACHE__V1__FETCH_EVENT__EVENT_PROGRESS && args && args->progress) {
+    mc_upstream_progress progress;
+    progress_from(&progress, event->progress);
+    args->progress(args->progress_user, &progress);
+  } else if (event->event_case == MODELCACHE__V1__FETCH_EVENT__EVENT_TICKET) {
+    struct ticket *ticket;
+    status = ticket_from(&ticket, event->ticket, err);
+    if (!status) status = adopt(source, ticket, err);
+  }
+  message_free(event);
+  return status;
+}
+
+static bool callers_own(mc_status status) {
+  return status == MC_CANCELLED || status == MC_DEADLINE_EXCEEDED;
+}
+
+static void end_stream(struct source *source) {
+  grpc_stream_close(source->stream, source->done);
+  source->stream = NULL;
+}
+
+/* Take the stream's next event, or see its end. How it ends doesn't matter any more behind a complete ticket. */
+static mc_status step(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
+  const void *data;
+  size_t size;
+  mc_status status = grpc_stream_next(source->stream, &data, &size, call, err);
+  if (!status && data) status = take_event(source, data, size, args, err);
+  if (callers_own(status) || (!status && data)) return status;
+  end_stream(source);
+  if (source->done && status != MC_CHANGED) return MC_OK;
+  return status ? status
+                : mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service ended a Fetch without a complete ticket");
+}
+
+/* Wait until the stream brings a ticket. */
+static mc_status next_ticket(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
+  unsigned version = source->version;
+  mc_status status = MC_OK;
+  while (!status && source->version == version) {
+    if (!source->stream) return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service has ended the Fetch");
+    status = step(source, args, call, err);
+  }
+  return status;
+}
+
+/* Call Fetch. With `known` the ticket for that digest comes without its chunk table. */
+static mc_status ask(struct source *source, const mc_digest *known, const mc_call *call, mc_error *err) {
+  Modelcache__V1__FetchRequest request = MODELCACHE__V1__FETCH_REQUEST__INIT;
+  mc_digest digest;
+  request.url = source->url;
+  request.follow = true;
+  if (known) {
+    digest = *known;
+    request.known_digest = (ProtobufCBinaryData){sizeof(digest.bytes), digest.bytes};
+  }
+  end_stream(source);
+  source->done = false;
+  return service_call(&source->stream, source->cluster->service, "Fetch", &request.base, call, err);
+}
+
+/* Call Fetch again, and wait for its first ticket. */
+static mc_status ask_again(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
+  if (source->asked++ > source->cluster->retries) {
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service keeps losing the file");
+  }
+  mc_status status = ask(source, source->chunks ? &source->digest : NULL, call, err);
+  return status ? status : next_ticket(source, args, call, err);
+}
+
+/* ---- opening ---- */
+
+void cluster_source_close(mc_source *base) {
+  struct source *source = (struct source *)base;
+  end_stream(source);
+  pthread_mutex_destroy(&source->lock);
+  ticket_free(source->ticket);
+  free(source->chunks);
+  free(source->url);
+  free(source);
+}
+
+static struct source *source_new(struct cluster *cluster, const char *url) {
+  struct source *source = calloc(1, sizeof(*source));
+  if (!source) return NULL;
+  source->url = strdup(url);
+  if (!source->url) {
+    free(source);
+    return NULL;
+  }
+  source->base.upstream = &cluster->base;
+  source->cluster = cluster;
+  pthread_mutex_init(&source->lock, NULL);
+  return source;
+}
+
+static void fill_info(const struct source *source, mc_info *info) {
+  const struct ticket *ticket = source->ticket;
+  *info = (mc_info){.size = ticket->size, .validators = ticket->validators, .ranges = true};
+  if (!ticket->complete) return;
+  info->has_digest = true;
+  info->digest = source->digest;
+  if (source->chunks) info->chunks = *source->chunks;
+}
+
+mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
+                              const mc_call *call, mc_error *err) {
+  struct source *source = source_new((struct cluster *)self, args->url);
+  if (!source) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
+  mc_status status = ask(source, args->known_digest, call, err);
+  if (!status) {
+    status = next_ticket(source, args, call, err);
+    if (status == MC_UNAVAILABLE) status = ask_again(source, args, call, err); /* the server went away meanwhile */
+  }
+  if (!status) {
+    fill_info(source, info);
+    info->unchanged = info->has_digest && args->known_digest && mc_digest_equal(&info->digest, args->known_digest);
+    if (info->has_digest && !source->chunks && !info->unchanged) {
+      status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service sent a ticket without its chunk table");
+    }
+  }
+  if (status || info->unchanged) {
+    cluster_source_close(&source->base);
+    source = NULL;
+  }
+  if (!status && info->unchanged) *info = (mc_info){.unchanged = true, .validators = info->validators};
+  *out = source ? &source->base : NULL;
+  return status;
+}
+
+mc_status cluster_source_finish(mc_source *base, mc_info *info, const mc_open_args *args, const mc_call *call,
+                                mc_error *err) {
+  struct source *source = (struct source *)base;
+  mc_status status = MC_OK;
+  while (!status && !(source->ticket->complete && source->chunks)) {
+    bool goes_on = source->stream && !source->ticket->complete;
+    status = goes_on ? next_ticket(source, args, call, err) : MC_UNAVAILABLE;
+    if (status == MC_UNAVAILABLE) status = ask_again(source, args, call, err);
+  }
+  if (!status) fill_info(source, info);
+  return status;
+}
+
+/* ---- reading ---- */
+
+/* Stands between a transport and the engine's sink, and remembers whether it was the sink that failed. */
+struct relay {
+  mc_sink sink;
+  mc_sink *to;
+  bool refused;
+};
+
+static void relay_follow(struct relay *relay) {
+  relay->sink.offset = relay->to->offset;
+  relay->sink.suspect = relay->to->suspect;
+}
+
+static mc_status relay_write(mc_sink *self, const void *data, size_t size, mc_error *err) {
+  struct relay *relay = (struct relay *)self;
+  mc_status status = relay->to->write(relay->to, data, size, err);
+  relay->refused = status != MC_OK;
+  relay_follow(relay);
+  return status;
+}
+
+static void *relay_space(mc_sink *self, size_t *size) {
+  struct relay *relay = (struct relay *)self;
+  return relay->to->space(relay->to, size);
+}
+
+static mc_status relay_advance(mc_sink *self, size_t size, mc_error *err) {
+  struct relay *relay = (struct relay *)self;
+  mc_status status = relay->to->advance(relay->to, size, err);
+  relay->refused = status != MC_OK;
+  relay_follow(relay);
+  return status;
+}
+
+/* What to read and from where, as of one ticket. */
+struct target {
+  mc_content content;
+  unsigned version, endpoint;
+  char address[TICKET_ENDPOINT_SIZE];
+};
+
+static void aim(struct source *source, struct target *target) {
+  pthread_mutex_lock(&source->lock);
+  const struct ticket *ticket = source->ticket;
+  target->content.kind = ticket->complete ? MC_CONTENT_OBJECT : MC_CONTENT_FLIGHT;
+  memcpy(target->content.id, ticket->id, sizeof(ticket->id));
+  target->version = source->version;
+  target->endpoint = source->endpoint;
+  memcpy(target->address, ticket->endpoints[source->endpoint], sizeof(target->address));
+  pthread_mutex_unlock(&source->lock);
+}
+
+static bool connection_failed(mc_status status) {
+  return status == MC_UNAVAILABLE || status == MC_PROTOCOL || status == MC_IO || status == MC_BUSY ||
+         status == MC_RESOURCE_EXHAUSTED;
+}
+
+static mc_status read_target(struct source *source, const struct target *target, struct relay *relay,
+                             const mc_call *call, mc_error *err) {
+  struct pool *pool = source->cluster->pool;
+  for (;;) {
+    mc_connection *connection;
+    bool kept;
+    mc_status status = pool_take(&connection, &kept, pool, target->address, call, err);
+    if (status) return status;
+    uint64_t from = relay->to->offset;
+    status = connection->transport->ops->read(connection, &target->content, &relay->sink, call, err);
+    if (!status) {
+      pool_give(pool, target->address, connection);
+      return MC_OK;
+    }
+    /* A connection that was kept may have ended since: that is no failure of the endpoint yet. */
+    bool stale = kept && connection_failed(status) && !relay->refused && relay->to->offset == from;
+    pool_drop(pool, target->address, connection, stale);
+    if (!stale) return status;
+  }
+}
+
+/* Serve the stream between two reads: the server's pings, and news. An end that a reader could ride out is left for
+ * when it matters. */
+static mc_status attend(struct source *source, const mc_call *call, mc_error *err) {
+  if (pthread_mutex_trylock(&source->lock)) return MC_OK; /* another lane is at it */
+  mc_status status = MC_OK;
+  while (!status && source->stream && grpc_stream_poll(source->stream)) status = step(source, NULL, call, err);
+  pthread_mutex_unlock(&source->lock);
+  return status == MC_UNAVAILABLE ? MC_OK : status;
+}
+
+/* The content of this ticket is not there any more, or not right: get a newer one, unless another lane has. */
+static mc_status renew(struct source *source, const struct target *target, bool ask_anew, const mc_call *call,
+                       mc_error *err) {
+  pthread_mutex_lock(&source->lock);
+  mc_status status = mc_call_check(call, err);
+  if (!status && source->version == target->version) {
+    bool goes_on = source->stream && !source->ticket->complete && !ask_anew;
+    status = goes_on ? next_ticket(source, NULL, call, err) : MC_UNAVAILABLE;
+    if (status == MC_UNAVAILABLE) status = ask_again(source, NULL, call, err);
+  }
+  pthread_mutex_unlock(&source->lock);
+  return status;
+}
+
+/* Turn to the ticket's next endpoint, unless another lane has. */
+static void turn(struct source *source, const struct target *target) {
+  pthread_mutex_lock(&source->lock);
+  const struct ticket *ticket = source->ticket;
+  if (source->version == target->version && source->endpoint == target->endpoint) {
+    do {
+      source->endpoint = (source->endpoint + 1) % (unsigned)ticket->endpoint_count;
+    } while (!pool_reaches(source->cluster->pool, ticket->endpoints[source->endpoint]));
+  }
+  pthread_mutex_unlock(&source->lock);
+}
+
+static mc_status pause_for(unsigned attempt, const mc_call *call, mc_error *err) {
+  uint32_t random;
+  random_bytes(&random, sizeof(random));
+  int64_t ms = attempt < 6 ? FIRST_PAUSE_MS << attempt : MOST_PAUSE_MS;
+  int64_t until = deadline_in_ms((ms < MOST_PAUSE_MS ? ms : MOST_PAUSE_MS) * (75 + random % 51) / 100);
+  mc_status status;
+  while (!(status = mc_call_check(call, err)) && clock_ns() < until) {
+    struct pollfd cancelled = {.fd = mc_cancel_fd(call->cancel), .events = POLLIN};
+    poll(&cancelled, 1, deadline_poll_ms(deadline_earlier(until, call->deadline)));
+  }
+  return status;
+}
+
+static void forgive(struct source *source) {
+  pthread_mutex_lock(&source->lock);
+  source->asked = 0;
+  pthread_mutex_unlock(&source->lock);
+}
+
+mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *call, mc_error *err) {
+  struct source *source = (struct source *)base;
+  struct relay relay = {
+      .sink = {.end = sink->end, .write = relay_write, .space = relay_space, .advance = relay_advance}, .to = sink};
+  for (unsigned attempt = 0;;) {
+    struct target target;
+    mc_status status = attend(source, call, err);
+    if (status) return status;
+    aim(source, &target);
+    relay_follow(&relay);
+    uint64_t from = sink->offset;
+    status = read_target(source, &target, &relay, call, err);
+    if (sink->offset > from) {
+      forgive(source);
+      attempt = 0;
+    }
+    if (status == MC_OK || relay.refused || callers_own(status)) return status;
+    if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
+      status = renew(source, &target, false, call, err);
+    } else if (!connection_failed(status)) {
+      return status;
+    } else if (attempt < source->cluster->retries) {
+      turn(source, &target);
+      status = pause_for(attempt++, call, err);
+    } else {
+      status = renew(source, &target, true, call, err);
+      attempt = 0;
+    }
+    if (status) return status;
+  }
+}
