@@ -1,8 +1,16 @@
-/* local: coordination within one process. */
+/* local: coordination among the threads of one process.
+ *
+ *   a key's claim is …   means                                          becomes
+ *   free                 nobody has it                                  held, by claim
+ *   held                 a token, and a lease that has not run out      free by publish, abandon; or overdue
+ *   overdue              the lease has run out: those who wait go on    held again by renew, or by another's claim
+ *
+ * A key has a slot while there is an entry, a claim or somebody who waits. Entries never change: a new one takes an old
+ * one's place, and the last who uses the old one frees it, so that no lock is held over a caller's function. */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,30 +26,35 @@
 
 #define ORIGIN "local"
 
-/* One who waits for a claim to end; on the stack of its thread. */
+/* An entry and how many use it: its slot, and lists under way. */
+struct known {
+  uint32_t users; /* under the lock */
+  mc_entry entry; /* its url lies behind it */
+};
+
+/* One who waits for a claim to end; on its thread's stack. */
 struct waiter {
   int event;
   struct waiter *prev, *next;
 };
 
-/* A place for a key: its entry, its claim, or both. */
-struct place {
+struct slot {
   char key[KEY_SIZE];
-  mc_entry *entry;
-  uint64_t token;  /* of the claim; 0: free */
-  int64_t expires; /* of the lease */
+  struct known *known; /* or NULL */
+  uint64_t token;      /* of the claim; 0: free */
+  int64_t expires;     /* the lease's end */
   struct waiter *waiters;
-  struct place *prev, *next; /* least recently used first */
+  struct slot *prev, *next; /* least recently used first */
   UT_hash_handle hh;
 };
 
 struct local {
-  mc_coordination base;
-  char member[64];
+  mc_coordination base; /* first: callers see no more */
+  char member[sizeof(((mc_claim *)0)->owner)];
   int64_t lease_ms;
-  uint64_t most;
+  uint64_t max_entries;
   pthread_mutex_t lock;
-  struct place *places, *order;
+  struct slot *slots, *order;
   uint64_t last_token;
 };
 
@@ -49,211 +62,157 @@ static struct local *local_of(mc_coordination *coordination) {
   return (struct local *)coordination;
 }
 
-static mc_entry *copy_entry(const mc_entry *entry) {
-  size_t length = strlen(entry->url) + 1;
-  mc_entry *copy = malloc(sizeof(*copy) + length);
-  if (!copy) return NULL;
-  *copy = *entry;
-  copy->url = memcpy((char *)(copy + 1), entry->url, length);
-  return copy;
+static mc_status no_memory(mc_error *err) {
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an entry");
 }
 
-/* ---- places; with the lock held ---- */
-
-static struct place *find(struct local *self, const char *key) {
-  struct place *place;
-  HASH_FIND_STR(self->places, key, place);
-  return place;
+static mc_status lost(mc_error *err) {
+  return mc_error_set(err, MC_BUSY, ORIGIN, "the claim is not held any more: its lease has run out");
 }
 
-static void drop(struct local *self, struct place *place) {
-  HASH_DEL(self->places, place);
-  DL_DELETE(self->order, place);
-  free(place->entry);
-  free(place);
+/* ---- slots; all with the lock held ---- */
+
+static struct slot *find(struct local *self, const char *key) {
+  struct slot *slot;
+  HASH_FIND_STR(self->slots, key, slot);
+  return slot;
 }
 
-static void wake(struct place *place) {
+static void used(struct local *self, struct slot *slot) {
+  DL_DELETE(self->order, slot);
+  DL_APPEND(self->order, slot);
+}
+
+static bool is_held(const struct slot *slot) {
+  return slot && slot->token && clock_ns() < slot->expires;
+}
+
+static bool holds(const struct slot *slot, uint64_t token) {
+  return slot && token && slot->token == token;
+}
+
+static void unuse(struct known *known) {
+  if (known && --known->users == 0) free(known);
+}
+
+static void drop(struct local *self, struct slot *slot) {
+  HASH_DEL(self->slots, slot);
+  DL_DELETE(self->order, slot);
+  unuse(slot->known);
+  free(slot);
+}
+
+static void drop_if_idle(struct local *self, struct slot *slot) {
+  if (!slot->known && !slot->token && !slot->waiters) drop(self, slot);
+}
+
+/* Those who wait take themselves off the list. */
+static void end_claim(struct slot *slot) {
   struct waiter *waiter;
   uint64_t one = 1;
-  DL_FOREACH(place->waiters, waiter) {
+  slot->token = 0;
+  DL_FOREACH(slot->waiters, waiter) {
     while (write(waiter->event, &one, sizeof(one)) < 0 && errno == EINTR) continue;
   }
 }
 
-static void end_claim(struct local *self, struct place *place) {
-  place->token = 0;
-  wake(place);
-  if (!place->entry && !place->waiters) drop(self, place);
-}
-
-/* Whether the claim stands: a lease that has run out is as good as given back. */
-static bool claimed(struct place *place) {
-  return place && place->token && clock_ns() < place->expires;
-}
-
 static void make_room(struct local *self) {
-  struct place *place, *next;
-  DL_FOREACH_SAFE(self->order, place, next) {
-    if (HASH_COUNT(self->places) < self->most) return;
-    if (!place->token && !place->waiters) drop(self, place);
+  struct slot *slot, *next;
+  DL_FOREACH_SAFE(self->order, slot, next) {
+    if (HASH_COUNT(self->slots) < self->max_entries) return;
+    if (!is_held(slot) && !slot->waiters) drop(self, slot);
   }
 }
 
-static struct place *find_or_add(struct local *self, const char *key) {
-  struct place *place = find(self, key);
-  if (place) {
-    DL_DELETE(self->order, place);
-    DL_APPEND(self->order, place);
-    return place;
+static struct slot *find_or_add(struct local *self, const char *key) {
+  struct slot *slot = find(self, key);
+  if (slot) {
+    used(self, slot);
+    return slot;
   }
-  if (self->most && HASH_COUNT(self->places) >= self->most) make_room(self);
-  place = calloc(1, sizeof(*place));
-  if (!place) return NULL;
-  snprintf(place->key, sizeof(place->key), "%s", key);
-  unsigned before = HASH_COUNT(self->places);
-  HASH_ADD_STR(self->places, key, place);
-  if (HASH_COUNT(self->places) == before) {
-    free(place);
+  if (self->max_entries) make_room(self);
+  slot = calloc(1, sizeof(*slot));
+  if (!slot) return NULL;
+  memcpy(slot->key, key, KEY_SIZE);
+  unsigned before = HASH_COUNT(self->slots);
+  HASH_ADD_STR(self->slots, key, slot);
+  if (HASH_COUNT(self->slots) == before) {
+    free(slot);
     return NULL;
   }
-  DL_APPEND(self->order, place);
-  return place;
+  DL_APPEND(self->order, slot);
+  return slot;
 }
 
-/* ---- ops ---- */
-
-static void local_close(mc_coordination *coordination) {
-  struct local *self = local_of(coordination);
-  struct place *place, *next;
-  HASH_ITER(hh, self->places, place, next) {
-    drop(self, place);
-  }
-  pthread_mutex_destroy(&self->lock);
-  free(self);
+static mc_status check_key(const char *key, mc_error *err) {
+  if (key_is_valid(key)) return MC_OK;
+  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a key is 64 lower-case hex digits");
 }
 
-static mc_status no_memory(mc_error *err) {
-  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+/* ---- entries ---- */
+
+static void set_entry(mc_entry *to, const mc_entry *from, char *url, size_t length) {
+  *to = *from;
+  to->struct_size = sizeof(*to);
+  to->url = memcpy(url, from->url, length);
 }
 
 static mc_status local_lookup(mc_coordination *coordination, const char *key, mc_entry **out, mc_error *err) {
   struct local *self = local_of(coordination);
+  mc_entry *copy = NULL;
   pthread_mutex_lock(&self->lock);
-  struct place *place = find(self, key);
-  bool known = place && place->entry;
-  mc_entry *copy = known ? copy_entry(place->entry) : NULL;
-  if (known) {
-    DL_DELETE(self->order, place);
-    DL_APPEND(self->order, place);
+  struct slot *slot = find(self, key);
+  bool found = slot && slot->known;
+  if (found) {
+    size_t length = strlen(slot->known->entry.url) + 1;
+    copy = malloc(sizeof(*copy) + length);
+    if (copy) set_entry(copy, &slot->known->entry, (char *)(copy + 1), length);
+    used(self, slot);
   }
   pthread_mutex_unlock(&self->lock);
-  if (!known) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "nothing is known of this URL");
+  if (!found) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "nothing is known of this URL");
   if (!copy) return no_memory(err);
   *out = copy;
   return MC_OK;
 }
 
-static mc_status local_claim(mc_coordination *coordination, const char *key, mc_claim *claim, mc_error *err) {
-  struct local *self = local_of(coordination);
-  pthread_mutex_lock(&self->lock);
-  struct place *place = find_or_add(self, key);
-  if (place) {
-    claim->granted = !claimed(place);
-    if (claim->granted) {
-      place->token = ++self->last_token;
-      place->expires = deadline_in_ms(self->lease_ms);
-    }
-    claim->token = place->token;
-    memcpy(claim->owner, self->member, sizeof(claim->owner));
-  }
-  pthread_mutex_unlock(&self->lock);
-  return place ? MC_OK : no_memory(err);
-}
-
-static mc_status lost(mc_error *err) {
-  return mc_error_set(err, MC_BUSY, ORIGIN, "the claim has been lost to another");
-}
-
-static mc_status local_renew(mc_coordination *coordination, const char *key, uint64_t token, mc_error *err) {
-  struct local *self = local_of(coordination);
-  pthread_mutex_lock(&self->lock);
-  struct place *place = find(self, key);
-  bool ours = place && token && place->token == token;
-  if (ours) place->expires = deadline_in_ms(self->lease_ms);
-  pthread_mutex_unlock(&self->lock);
-  return ours ? MC_OK : lost(err);
-}
-
 static mc_status local_publish(mc_coordination *coordination, const char *key, uint64_t token, const mc_entry *entry,
                                mc_error *err) {
   struct local *self = local_of(coordination);
-  mc_entry *copy = copy_entry(entry);
-  if (!copy) return no_memory(err);
-  mc_status status = MC_OK;
+  mc_status status = check_key(key, err);
+  if (status) return status;
+  size_t length = strlen(entry->url) + 1;
+  struct known *known = malloc(sizeof(*known) + length);
+  if (!known) return no_memory(err);
+  known->users = 1;
+  set_entry(&known->entry, entry, (char *)(known + 1), length);
   pthread_mutex_lock(&self->lock);
-  struct place *place = token ? find(self, key) : find_or_add(self, key);
-  if (!place && !token) {
+  struct slot *slot = find(self, key);
+  if (token ? !holds(slot, token) : is_held(slot)) {
+    status = token ? lost(err) : mc_error_set(err, MC_BUSY, ORIGIN, "the URL is claimed");
+  } else if (!(slot = find_or_add(self, key))) {
     status = no_memory(err);
-  } else if (token ? !place || place->token != token : claimed(place)) {
-    status = lost(err);
   } else {
-    free(place->entry);
-    place->entry = copy;
-    copy = NULL;
-    if (token) end_claim(self, place);
+    struct known *before = slot->known;
+    slot->known = known;
+    known = before;
+    end_claim(slot);
   }
+  unuse(known);
   pthread_mutex_unlock(&self->lock);
-  free(copy);
-  return status;
-}
-
-static void local_abandon(mc_coordination *coordination, const char *key, uint64_t token) {
-  struct local *self = local_of(coordination);
-  pthread_mutex_lock(&self->lock);
-  struct place *place = find(self, key);
-  if (place && token && place->token == token) end_claim(self, place);
-  pthread_mutex_unlock(&self->lock);
-}
-
-static mc_status local_wait(mc_coordination *coordination, const char *key, uint64_t token, const mc_call *call,
-                            mc_error *err) {
-  struct local *self = local_of(coordination);
-  struct waiter waiter = {.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  if (waiter.event < 0) return mc_error_errno(err, errno, ORIGIN, "can't make an eventfd");
-  mc_status status = MC_OK;
-  pthread_mutex_lock(&self->lock);
-  struct place *place = find(self, key);
-  bool waits = claimed(place) && place->token == token;
-  if (waits) DL_APPEND(place->waiters, &waiter);
-  while (waits) {
-    int64_t until = deadline_earlier(place->expires, call->deadline);
-    pthread_mutex_unlock(&self->lock);
-    struct pollfd fds[2] = {{.fd = waiter.event, .events = POLLIN},
-                            {.fd = mc_cancel_fd(call->cancel), .events = POLLIN}};
-    poll(fds, 2, deadline_poll_ms(until));
-    status = mc_call_check(call, err);
-    pthread_mutex_lock(&self->lock);
-    waits = !status && claimed(place) && place->token == token; /* a place with waiters is not dropped */
-  }
-  if (place && waiter.prev) {
-    DL_DELETE(place->waiters, &waiter);
-    if (!place->entry && !place->token && !place->waiters) drop(self, place);
-  }
-  pthread_mutex_unlock(&self->lock);
-  close(waiter.event);
   return status;
 }
 
 static mc_status local_forget(mc_coordination *coordination, const char *key, mc_error *err) {
   struct local *self = local_of(coordination);
   pthread_mutex_lock(&self->lock);
-  struct place *place = find(self, key);
-  bool busy = claimed(place);
-  if (place && !busy) {
-    free(place->entry);
-    place->entry = NULL;
-    if (!place->waiters) drop(self, place);
+  struct slot *slot = find(self, key);
+  bool busy = is_held(slot);
+  if (slot && !busy) {
+    unuse(slot->known);
+    slot->known = NULL;
+    end_claim(slot);
+    drop_if_idle(self, slot);
   }
   pthread_mutex_unlock(&self->lock);
   return busy ? mc_error_set(err, MC_BUSY, ORIGIN, "the URL is claimed") : MC_OK;
@@ -262,17 +221,107 @@ static mc_status local_forget(mc_coordination *coordination, const char *key, mc
 static mc_status local_list(mc_coordination *coordination, const char *prefix,
                             bool (*visit)(void *user, const mc_entry *entry), void *user, mc_error *err) {
   struct local *self = local_of(coordination);
-  (void)err;
-  size_t length = strlen(prefix);
+  size_t length = strlen(prefix), count = 0;
   pthread_mutex_lock(&self->lock);
-  for (struct place *place = self->places; place; place = place->hh.next) {
-    if (place->entry && strncmp(place->entry->url, prefix, length) == 0 && !visit(user, place->entry)) break;
+  struct known **list = calloc(HASH_COUNT(self->slots) + 1, sizeof(*list));
+  for (struct slot *slot = self->slots; list && slot; slot = slot->hh.next) {
+    if (!slot->known || strncmp(slot->known->entry.url, prefix, length) != 0) continue;
+    slot->known->users++;
+    list[count++] = slot->known;
   }
   pthread_mutex_unlock(&self->lock);
+  if (!list) return no_memory(err);
+  for (size_t i = 0; i < count && visit(user, &list[i]->entry); i++) continue;
+  pthread_mutex_lock(&self->lock);
+  for (size_t i = 0; i < count; i++) unuse(list[i]);
+  pthread_mutex_unlock(&self->lock);
+  free(list);
   return MC_OK;
 }
 
+/* ---- claims ---- */
+
+static mc_status local_claim(mc_coordination *coordination, const char *key, mc_claim *claim, mc_error *err) {
+  struct local *self = local_of(coordination);
+  mc_status status = check_key(key, err);
+  if (status) return status;
+  pthread_mutex_lock(&self->lock);
+  struct slot *slot = find_or_add(self, key);
+  if (slot) {
+    claim->granted = !is_held(slot);
+    if (claim->granted) {
+      end_claim(slot); /* one that is overdue */
+      slot->token = ++self->last_token;
+      slot->expires = deadline_in_ms(self->lease_ms);
+    }
+    claim->token = slot->token;
+    memcpy(claim->owner, self->member, sizeof(claim->owner));
+  }
+  pthread_mutex_unlock(&self->lock);
+  return slot ? MC_OK : no_memory(err);
+}
+
+static mc_status local_renew(mc_coordination *coordination, const char *key, uint64_t token, mc_error *err) {
+  struct local *self = local_of(coordination);
+  pthread_mutex_lock(&self->lock);
+  struct slot *slot = find(self, key);
+  bool held = holds(slot, token);
+  if (held) slot->expires = deadline_in_ms(self->lease_ms);
+  pthread_mutex_unlock(&self->lock);
+  return held ? MC_OK : lost(err);
+}
+
+static void local_abandon(mc_coordination *coordination, const char *key, uint64_t token) {
+  struct local *self = local_of(coordination);
+  pthread_mutex_lock(&self->lock);
+  struct slot *slot = find(self, key);
+  if (holds(slot, token)) {
+    end_claim(slot);
+    drop_if_idle(self, slot);
+  }
+  pthread_mutex_unlock(&self->lock);
+}
+
+static mc_status local_wait(mc_coordination *coordination, const char *key, uint64_t token, const mc_call *call,
+                            mc_error *err) {
+  struct local *self = local_of(coordination);
+  struct waiter waiter = {.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  if (waiter.event < 0) return mc_error_errno(err, errno, ORIGIN, "can't wait for a claim: no eventfd");
+  struct pollfd fds[] = {{.fd = waiter.event, .events = POLLIN}, {.fd = mc_cancel_fd(call->cancel), .events = POLLIN}};
+  mc_status status = MC_OK;
+  pthread_mutex_lock(&self->lock);
+  struct slot *slot = find(self, key);
+  if (slot) DL_APPEND(slot->waiters, &waiter); /* from now on the slot stays */
+  while (holds(slot, token) && is_held(slot)) {
+    int64_t until = deadline_earlier(slot->expires, call->deadline);
+    pthread_mutex_unlock(&self->lock);
+    status = mc_call_check(call, err);
+    if (!status) poll(fds, 2, deadline_poll_ms(until));
+    pthread_mutex_lock(&self->lock);
+    if (status) break;
+  }
+  if (slot) {
+    DL_DELETE(slot->waiters, &waiter);
+    drop_if_idle(self, slot);
+  }
+  pthread_mutex_unlock(&self->lock);
+  close(waiter.event);
+  return status;
+}
+
+/* ---- opening ---- */
+
 static mc_status local_open(mc_coordination **out, const mc_coordination_config *config, mc_error *err);
+
+static void local_close(mc_coordination *coordination) {
+  struct local *self = local_of(coordination);
+  struct slot *slot, *next;
+  DL_FOREACH_SAFE(self->order, slot, next) {
+    drop(self, slot);
+  }
+  pthread_mutex_destroy(&self->lock);
+  free(self);
+}
 
 extern const mc_coordination_ops local_coordination_ops;
 const mc_coordination_ops local_coordination_ops = {
@@ -293,10 +342,15 @@ const mc_coordination_ops local_coordination_ops = {
 static mc_status local_open(mc_coordination **out, const mc_coordination_config *config, mc_error *err) {
   struct local *self = calloc(1, sizeof(*self));
   if (!self) return no_memory(err);
+  if (!config->member_id || strlen(config->member_id) >= sizeof(self->member) || config->lease_ms <= 0) {
+    free(self);
+    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a member's id has 1 to %zu bytes, and a lease a length",
+                        sizeof(self->member) - 1);
+  }
   self->base.ops = &local_coordination_ops;
+  strcpy(self->member, config->member_id);
   self->lease_ms = config->lease_ms;
-  self->most = config->max_entries;
-  snprintf(self->member, sizeof(self->member), "%s", config->member_id ? config->member_id : "");
+  self->max_entries = config->max_entries;
   pthread_mutex_init(&self->lock, NULL);
   *out = &self->base;
   return MC_OK;

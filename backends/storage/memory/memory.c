@@ -1,5 +1,11 @@
-/* memory: a tier of sealed memfds. An object is a memfd that nobody can change any more; removing it closes our
- * descriptor and never truncates, as a reader's mapping would get SIGBUS. */
+/* memory: a tier of sealed memfds.
+ *
+ *   a memfd is …    means                                         becomes
+ *   staged          writable and mapped, its stage's alone        an object, or closed
+ *   an object       sealed: nobody can write or resize it         closed by remove_object
+ *   removed         open or mapped by its readers alone           gone with the last of them
+ *
+ * Removing closes our descriptor and never truncates, as a mapped reader would get SIGBUS. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -7,87 +13,107 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include <modelcache/backend/storage.h>
 
 #define ORIGIN "memory"
 
-struct item {
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3; some systems demand it */
+#endif
+
+struct object {
   mc_digest digest;
   int fd;
   uint64_t size;
+  int64_t used_at;
   void *meta;
   size_t meta_size;
-  int64_t used_at;
   UT_hash_handle hh;
 };
 
 struct memory {
-  mc_storage base;
+  mc_storage base; /* first: callers see no more */
   bool huge_pages;
   pthread_mutex_t lock;
-  struct item *items;
+  struct object *objects; /* by digest */
 };
 
 static struct memory *memory_of(mc_storage *storage) {
   return (struct memory *)storage;
 }
 
-/* With the lock held. */
-static struct item *find(struct memory *self, const mc_digest *digest) {
-  struct item *item;
-  HASH_FIND(hh, self->items, digest, sizeof(*digest), item);
-  return item;
-}
-
-static void item_free(struct item *item) {
-  if (item->fd >= 0) close(item->fd);
-  free(item->meta);
-  free(item);
-}
-
-static void memory_close(mc_storage *storage) {
-  struct memory *self = memory_of(storage);
-  struct item *item, *next;
-  HASH_ITER(hh, self->items, item, next) {
-    HASH_DEL(self->items, item);
-    item_free(item);
-  }
-  pthread_mutex_destroy(&self->lock);
-  free(self);
-}
-
 static mc_status not_found(mc_error *err) {
-  return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "no such object");
+  return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no such object in memory");
+}
+
+static mc_status no_memory(mc_error *err, const char *what) {
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for %s", what);
+}
+
+/* ---- objects ---- */
+
+/* With the lock held. */
+static struct object *find(struct memory *self, const mc_digest *digest) {
+  struct object *object;
+  HASH_FIND(hh, self->objects, digest, sizeof(*digest), object);
+  return object;
+}
+
+static void object_free(struct object *object) {
+  if (!object) return;
+  if (object->fd >= 0) close(object->fd);
+  free(object->meta);
+  free(object);
+}
+
+/* An object that isn't in the table yet, with a copy of `meta`. */
+static struct object *object_new(const mc_digest *digest, const void *meta, size_t meta_size) {
+  struct object *object = calloc(1, sizeof(*object));
+  void *copy = malloc(meta_size + 1);
+  if (!object || !copy) {
+    free(object);
+    free(copy);
+    return NULL;
+  }
+  if (meta_size) memcpy(copy, meta, meta_size);
+  *object = (struct object){.digest = *digest, .fd = -1, .meta = copy, .meta_size = meta_size};
+  object->used_at = clock_wall_ms();
+  return object;
+}
+
+/* A descriptor that can only read and has an offset of its own. Without /proc, a duplicate of the sealed one has to do.
+ * -1 and errno. */
+static int reopen(int fd) {
+  char path[32];
+  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+  int reader = open(path, O_RDONLY | O_CLOEXEC);
+  return reader < 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : reader;
 }
 
 static mc_status memory_open_object(mc_storage *storage, const mc_digest *digest, int *fd, uint64_t *size,
                                     mc_error *err) {
   struct memory *self = memory_of(storage);
-  char path[64];
-  int ours = -1, error = 0;
+  int reader = -1, error = 0;
   pthread_mutex_lock(&self->lock);
-  struct item *item = find(self, digest);
-  if (item) {
-    item->used_at = clock_wall_ms();
-    *size = item->size;
-    ours = fcntl(item->fd, F_DUPFD_CLOEXEC, 0);
-    error = ours < 0 ? errno : 0;
+  struct object *object = find(self, digest);
+  if (object) {
+    reader = reopen(object->fd);
+    error = reader < 0 ? errno : 0;
+    *size = object->size;
   }
   pthread_mutex_unlock(&self->lock);
-  if (!item) return not_found(err);
-  if (!error) { /* a description of its own, that can only be read */
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", ours);
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*fd < 0) error = errno;
-    close(ours);
-  }
-  return error ? mc_error_errno(err, error, ORIGIN, "can't open an object in memory") : MC_OK;
+  if (!object) return not_found(err);
+  if (error) return mc_error_errno(err, error, ORIGIN, "can't open an object in memory");
+  *fd = reader;
+  return MC_OK;
 }
 
 static mc_status memory_read_meta(mc_storage *storage, const mc_digest *digest, void **meta, size_t *size, size_t max,
@@ -95,16 +121,17 @@ static mc_status memory_read_meta(mc_storage *storage, const mc_digest *digest, 
   struct memory *self = memory_of(storage);
   mc_status status = MC_OK;
   pthread_mutex_lock(&self->lock);
-  struct item *item = find(self, digest);
-  if (!item) {
+  struct object *object = find(self, digest);
+  if (!object) {
     status = not_found(err);
-  } else if (item->meta_size > max) {
-    status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "an object's meta is larger than it may be");
-  } else if (!(*meta = malloc(item->meta_size + 1))) {
-    status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  } else if (object->meta_size > max) {
+    status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "what lies beside an object has %zu bytes, not %zu",
+                          object->meta_size, max);
+  } else if (!(*meta = malloc(object->meta_size + 1))) {
+    status = no_memory(err, "what lies beside an object");
   } else {
-    memcpy(*meta, item->meta, item->meta_size);
-    *size = item->meta_size;
+    memcpy(*meta, object->meta, object->meta_size);
+    *size = object->meta_size;
   }
   pthread_mutex_unlock(&self->lock);
   return status;
@@ -114,25 +141,24 @@ static mc_status memory_remove_object(mc_storage *storage, const mc_digest *dige
   (void)err;
   struct memory *self = memory_of(storage);
   pthread_mutex_lock(&self->lock);
-  struct item *item = find(self, digest);
-  if (item) HASH_DEL(self->items, item);
+  struct object *object = find(self, digest);
+  if (object) HASH_DEL(self->objects, object);
   pthread_mutex_unlock(&self->lock);
-  if (item) item_free(item);
+  object_free(object);
   return MC_OK;
 }
 
 static mc_status memory_scan(mc_storage *storage, bool (*visit)(void *user, const mc_stored *stored), void *user,
                              mc_error *err) {
   struct memory *self = memory_of(storage);
-  struct item *item;
   size_t count = 0;
   pthread_mutex_lock(&self->lock);
-  mc_stored *list = malloc((HASH_COUNT(self->items) + 1) * sizeof(*list));
-  for (item = self->items; list && item; item = item->hh.next) {
-    list[count++] = (mc_stored){item->digest, item->size, item->used_at};
+  mc_stored *list = calloc(HASH_COUNT(self->objects) + 1, sizeof(*list));
+  for (struct object *object = self->objects; list && object; object = object->hh.next) {
+    list[count++] = (mc_stored){object->digest, object->size, object->used_at};
   }
   pthread_mutex_unlock(&self->lock);
-  if (!list) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  if (!list) return no_memory(err, "a list of the objects");
   for (size_t i = 0; i < count && visit(user, &list[i]); i++) continue;
   free(list);
   return MC_OK;
@@ -145,17 +171,25 @@ static void unmap(mc_stage *stage) {
   stage->memory = NULL;
 }
 
+/* Leaves the stage as it was when it fails. */
 static mc_status memory_stage_resize(mc_stage *stage, uint64_t size, mc_error *err) {
+  struct stat st;
+  void *memory = NULL;
+  int error = size > INT64_MAX ? EFBIG : 0;
+  if (!error && (fstat(stage->fd, &st) || ftruncate(stage->fd, (off_t)size))) error = errno;
+  if (!error && size) {
+    memory = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, stage->fd, 0);
+    if (memory == MAP_FAILED) error = errno;
+    if (error && ftruncate(stage->fd, st.st_size)) error = errno;
+  }
+  if (error == EFBIG || error == ENOSPC || error == ENOMEM || error == EINVAL) {
+    return mc_error_set(err, MC_NO_SPACE, ORIGIN, "no room for %llu bytes in memory", (unsigned long long)size);
+  }
+  if (error) return mc_error_errno(err, error, ORIGIN, "can't set the size of a download");
+  if (memory && memory_of(stage->storage)->huge_pages) madvise(memory, (size_t)size, MADV_HUGEPAGE);
   unmap(stage);
   stage->size = size;
-  if (ftruncate(stage->fd, (off_t)size)) {
-    return mc_error_errno(err, errno, ORIGIN, "can't give a download %llu bytes of memory", (unsigned long long)size);
-  }
-  if (size == 0) return MC_OK;
-  void *map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, stage->fd, 0);
-  if (map == MAP_FAILED) return mc_error_errno(err, errno, ORIGIN, "can't map a download");
-  if (memory_of(stage->storage)->huge_pages) madvise(map, (size_t)size, MADV_HUGEPAGE);
-  stage->memory = map;
+  stage->memory = memory;
   return MC_OK;
 }
 
@@ -166,19 +200,26 @@ static void memory_stage_close(mc_stage *stage, bool keep) {
   free(stage);
 }
 
+static int new_memfd(void) {
+  int fd = memfd_create("modelcache", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+  return fd < 0 && errno == EINVAL ? memfd_create("modelcache", MFD_CLOEXEC | MFD_ALLOW_SEALING) : fd;
+}
+
 static mc_status memory_stage_create(mc_storage *storage, const char *key, uint64_t size, mc_stage **out,
                                      mc_error *err) {
-  (void)key;
-  mc_stage *stage = calloc(1, sizeof(*stage));
-  if (!stage) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
-  *stage = (mc_stage){.storage = storage, .fd = memfd_create("modelcache", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
-  if (stage->fd < 0) {
-    int error = errno;
-    free(stage);
-    return mc_error_errno(err, error, ORIGIN, "can't make a file in memory");
+  if (!key_is_valid(key)) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a key is 64 lower-case hex digits");
   }
-  stage->size = MC_SIZE_UNKNOWN;
-  mc_status status = size == MC_SIZE_UNKNOWN ? MC_OK : memory_stage_resize(stage, size, err);
+  mc_stage *stage = calloc(1, sizeof(*stage));
+  if (!stage) return no_memory(err, "a download");
+  *stage = (mc_stage){.storage = storage, .fd = new_memfd(), .size = MC_SIZE_UNKNOWN};
+  mc_status status = MC_OK;
+  if (stage->fd < 0) {
+    status = mc_error_errno(err, errno, ORIGIN, "can't make a file in memory");
+    free(stage);
+    return status;
+  }
+  if (size != MC_SIZE_UNKNOWN) status = memory_stage_resize(stage, size, err);
   if (status) {
     memory_stage_close(stage, false);
     return status;
@@ -187,44 +228,63 @@ static mc_status memory_stage_create(mc_storage *storage, const char *key, uint6
   return MC_OK;
 }
 
+/* F_SEAL_FUTURE_WRITE rather than F_SEAL_WRITE: those who follow the download have it mapped or in a pipe now, which
+ * would forbid the latter. The one writable mapping is ours, and ends here. */
+static int seal(mc_stage *stage) {
+  int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  if (fcntl(stage->fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) &&
+      (errno != EINVAL || fcntl(stage->fd, F_ADD_SEALS, seals))) { /* before Linux 5.1 */
+    return errno;
+  }
+  unmap(stage);
+  return 0;
+}
+
 static mc_status memory_stage_commit(mc_stage *stage, const mc_digest *digest, const void *meta, size_t meta_size,
                                      mc_error *err) {
   struct memory *self = memory_of(stage->storage);
-  struct item *item = calloc(1, sizeof(*item)), *before;
-  void *copy = malloc(meta_size + 1);
-  if (!item || !copy) {
-    free(item);
-    free(copy);
-    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
-  }
-  if (meta_size) memcpy(copy, meta, meta_size);
-  uint64_t size = stage->size;
-  unmap(stage); /* F_SEAL_WRITE needs that nobody can write any more */
-  if (fcntl(stage->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)) {
-    int error = errno;
-    free(item);
-    free(copy);
+  struct object *object = object_new(digest, meta, meta_size), *before = NULL;
+  struct stat st;
+  if (!object) return no_memory(err, "an object");
+  int error = seal(stage);
+  if (!error && fstat(stage->fd, &st)) error = errno;
+  if (error) {
+    object_free(object);
     return mc_error_errno(err, error, ORIGIN, "can't seal an object");
   }
-  *item = (struct item){*digest, stage->fd, size, copy, meta_size, clock_wall_ms(), {0}};
+  object->fd = stage->fd;
+  object->size = (uint64_t)st.st_size;
   pthread_mutex_lock(&self->lock);
   before = find(self, digest);
-  if (before) HASH_DEL(self->items, before);
-  unsigned count = HASH_COUNT(self->items);
-  HASH_ADD(hh, self->items, digest, sizeof(item->digest), item);
-  bool added = HASH_COUNT(self->items) > count;
+  if (before) HASH_DEL(self->objects, before);
+  unsigned count = HASH_COUNT(self->objects);
+  HASH_ADD(hh, self->objects, digest, sizeof(object->digest), object);
+  bool added = HASH_COUNT(self->objects) > count;
   pthread_mutex_unlock(&self->lock);
-  if (before) item_free(before);
+  object_free(before);
   if (!added) {
-    item->fd = -1;
-    item_free(item);
-    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+    object->fd = -1; /* the stage's still */
+    object_free(object);
+    return no_memory(err, "an object");
   }
   free(stage);
   return MC_OK;
 }
 
+/* ---- opening ---- */
+
 static mc_status memory_open(mc_storage **out, const mc_storage_config *config, mc_error *err);
+
+static void memory_close(mc_storage *storage) {
+  struct memory *self = memory_of(storage);
+  struct object *object, *next;
+  HASH_ITER(hh, self->objects, object, next) {
+    HASH_DEL(self->objects, object);
+    object_free(object);
+  }
+  pthread_mutex_destroy(&self->lock);
+  free(self);
+}
 
 extern const mc_storage_ops memory_storage_ops;
 const mc_storage_ops memory_storage_ops = {
@@ -244,7 +304,7 @@ const mc_storage_ops memory_storage_ops = {
 
 static mc_status memory_open(mc_storage **out, const mc_storage_config *config, mc_error *err) {
   struct memory *self = calloc(1, sizeof(*self));
-  if (!self) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  if (!self) return no_memory(err, "a storage");
   self->base.ops = &memory_storage_ops;
   self->huge_pages = config->huge_pages;
   pthread_mutex_init(&self->lock, NULL);

@@ -1,0 +1,80 @@
+/* What the files of the posix storage share. posix.c says how the folder is laid out. */
+#ifndef STORAGE_POSIX_H
+#define STORAGE_POSIX_H
+
+#include "base/hash.h"
+#include "base/io.h"
+#include "base/log.h"
+#include <modelcache/backend/storage.h>
+
+#define ORIGIN "posix" /* of messages */
+
+/* A path inside the storage; posix_open leaves room for the longest name. */
+#define PATH_SIZE 4096
+
+#define HOUR_MS   (60 * 60 * 1000LL)
+#define DAY_MS    (24 * HOUR_MS)
+
+/* Nothing in it changes after posix_open: no lock is needed. */
+struct posix {
+  mc_storage base; /* first: callers see no more */
+  char *root;      /* absolute */
+  char owner[OWNER_SIZE];
+  bool durable;
+  mc_logger logger;
+};
+
+static inline struct posix *posix_of(mc_storage *storage) {
+  return (struct posix *)storage;
+}
+
+/* ---- posix.c ---- */
+
+/* "<root>/…"; returns `path`. */
+char *posix_path(char path[PATH_SIZE], const struct posix *self, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+char *posix_object_file(char path[PATH_SIZE], const struct posix *self, const mc_digest *digest, const char *suffix);
+/* As mc_error_errno, but never MC_NOT_FOUND: that is for what was asked for, not for a folder that has gone. */
+mc_status posix_error(mc_error *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Whether a file isn't there; on NFS that can also be found out late. */
+bool posix_is_missing(int errnum);
+/* A whole small file. MC_NOT_FOUND, MC_RESOURCE_EXHAUSTED. */
+mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err);
+/* Rename, making the folder of `to` when it is missing. 0 or an errno. */
+int posix_move(const char *from, const char *to);
+/* Milliseconds since 1970; 0 if there is no such file. */
+int64_t posix_mtime(const char *path);
+/* Call `visit` with each name in the folder `path` until it returns false, which sets *stopped (may be NULL). Hidden
+ * names are left out; a folder that is missing is empty. 0 or an errno. */
+int posix_each(const char *path, bool (*visit)(void *user, const char *name), void *user, bool *stopped);
+/* The same for all names below <root>/<kind>/00 … ff. */
+int posix_each_of(struct posix *self, const char *kind, bool (*visit)(void *user, const char *name), void *user);
+
+/* ---- stage.c ---- */
+
+/* Remove what dead owners left: what can't be resumed, and all that is at least `age_ms` old. True if anything was. */
+bool posix_clean_stages(struct posix *self, int64_t age_ms);
+
+mc_status posix_stage_create(mc_storage *storage, const char *key, uint64_t size, mc_stage **out, mc_error *err);
+mc_status posix_stage_resume(mc_storage *storage, const char *key, mc_stage **out, mc_error *err);
+mc_status posix_stage_resize(mc_stage *base, uint64_t size, mc_error *err);
+mc_status posix_stage_append(mc_stage *base, const void *data, size_t size, mc_error *err);
+mc_status posix_stage_journal(mc_stage *base, void **data, size_t *size, size_t max, mc_error *err);
+mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void *meta, size_t meta_size,
+                             mc_error *err);
+void posix_stage_close(mc_stage *base, bool keep);
+mc_status posix_restage(mc_storage *storage, const mc_digest *digest, const char *key, mc_stage **out, mc_error *err);
+
+/* ---- record.c ---- */
+
+/* Remove what crashed writers left. */
+void posix_clean_records(struct posix *self);
+
+mc_status posix_record_put(mc_storage *storage, const char *key, const void *data, size_t size, mc_error *err);
+mc_status posix_record_get(mc_storage *storage, const char *key, void **data, size_t *size, size_t max, mc_error *err);
+mc_status posix_record_remove(mc_storage *storage, const char *key, mc_error *err);
+mc_status posix_record_scan(mc_storage *storage,
+                            bool (*visit)(void *user, const char *key, const void *data, size_t size), void *user,
+                            size_t max, mc_error *err);
+
+#endif

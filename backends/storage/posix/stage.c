@@ -1,0 +1,392 @@
+/* Stages of the posix storage: folders "<key>.<owner>.<random>" that hold a download's data and journal.
+ *
+ *   its owner is …               means                                              becomes
+ *   a process that lives         it is written to                                   an object, removed, or nobody's
+ *   nobody                       closed to be resumed                               whoever renames it first
+ *   a process that is gone       left by a crash                                    whoever renames it first
+ *
+ * Whether a process of this machine (and its pid namespace) lives is known; another's stage counts as left when nothing
+ * was written to it for a minute. The stage of an owner that was slower than that is lost to it: its commit fails with
+ * MC_BUSY, as its folder has another name by then. */
+#include "posix.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define NOBODY     "nobody"
+#define FOREIGN_MS (60 * 1000)
+#define NAME_SIZE  (KEY_SIZE + OWNER_SIZE + 17)
+
+struct stage {
+  mc_stage base; /* first: callers see no more */
+  int journal;   /* open to append */
+  uint64_t journal_size;
+  char name[NAME_SIZE]; /* of its folder */
+};
+
+static struct stage *stage_of(mc_stage *base) {
+  return (struct stage *)base;
+}
+
+static struct posix *storage_of(const struct stage *stage) {
+  return posix_of(stage->base.storage);
+}
+
+static char *stage_file(char path[PATH_SIZE], const struct posix *self, const char *name, const char *file) {
+  return posix_path(path, self, "stage/%s/%s", name, file);
+}
+
+/* A name that nothing else ever had. */
+static void new_name(char name[NAME_SIZE], const char *key, const char *owner) {
+  uint64_t number;
+  random_bytes(&number, sizeof(number));
+  snprintf(name, NAME_SIZE, "%.64s.%.63s.%016" PRIx64, key, owner, number);
+}
+
+/* Take a name apart; false if it's not a stage's. */
+static bool parse_name(const char *name, char key[KEY_SIZE], char owner[OWNER_SIZE]) {
+  snprintf(key, KEY_SIZE, "%.64s", name);
+  if (!key_is_valid(key) || name[KEY_SIZE - 1] != '.') return false;
+  const char *from = name + KEY_SIZE, *last = strrchr(from, '.');
+  if (!last || last - from >= OWNER_SIZE || strlen(name) >= NAME_SIZE) return false;
+  snprintf(owner, OWNER_SIZE, "%.*s", (int)(last - from), from);
+  return true;
+}
+
+static bool is_full(int errnum) {
+  return errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG;
+}
+
+static mc_status full(struct posix *self, uint64_t size, mc_error *err) {
+  uint64_t left = 0;
+  self->base.ops->free_bytes(&self->base, &left, NULL);
+  if (size == MC_SIZE_UNKNOWN) {
+    return mc_error_set(err, MC_NO_SPACE, ORIGIN, "the disk of %s is full; free some space, or name another folder",
+                        self->root);
+  }
+  return mc_error_set(err, MC_NO_SPACE, ORIGIN,
+                      "the disk of %s has no room for %" PRIu64 " bytes, %" PRIu64
+                      " are free; free some space, or name another folder",
+                      self->root, size, left);
+}
+
+static mc_status bad_key(mc_error *err) {
+  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a key is 64 lower-case hex digits");
+}
+
+/* ---- abandoned stages ---- */
+
+/* What can be told of a stage from outside. */
+struct found {
+  char key[KEY_SIZE];
+  bool abandoned, resumable;
+  int64_t used_at;
+};
+
+static bool look(struct found *found, const struct posix *self, const char *name) {
+  char owner[OWNER_SIZE], path[PATH_SIZE];
+  if (!parse_name(name, found->key, owner)) return false;
+  int64_t data = posix_mtime(stage_file(path, self, name, "data"));
+  int64_t journal = posix_mtime(stage_file(path, self, name, "journal"));
+  int64_t folder = posix_mtime(stage_file(path, self, name, "")); /* newer than both while it's being made */
+  found->used_at = data > journal ? data : journal;
+  if (folder > found->used_at) found->used_at = folder;
+  struct stat st;
+  found->resumable = data && stat(stage_file(path, self, name, "journal"), &st) == 0 && st.st_size > 0;
+  found->abandoned = strcmp(owner, NOBODY) == 0 || !owner_may_live(owner, found->used_at, FOREIGN_MS);
+  return true;
+}
+
+/* Make an abandoned stage ours. Of all who try, the rename of one succeeds. */
+static bool take(char taken[NAME_SIZE], const struct posix *self, const char *name, const char *key) {
+  char from[PATH_SIZE], to[PATH_SIZE];
+  utimensat(AT_FDCWD, stage_file(from, self, name, "journal"), NULL, 0); /* so that others see it's in use again */
+  new_name(taken, key, self->owner);
+  posix_path(from, self, "stage/%s", name);
+  posix_path(to, self, "stage/%s", taken);
+  if (rename(from, to) == 0) return true;
+  return errno == ENOENT && access(to, F_OK) == 0; /* NFS: done, but the answer was lost and it was asked again */
+}
+
+struct cleaning {
+  struct posix *self;
+  int64_t age_ms;
+  bool removed;
+};
+
+static bool clean_stage(void *user, const char *name) {
+  struct cleaning *cleaning = user;
+  struct found found;
+  char taken[NAME_SIZE], path[PATH_SIZE];
+  if (!look(&found, cleaning->self, name) || !found.abandoned) return true;
+  if (found.resumable && clock_wall_ms() - found.used_at < cleaning->age_ms) return true;
+  if (!take(taken, cleaning->self, name, found.key)) return true;
+  int error = remove_all(posix_path(path, cleaning->self, "stage/%s", taken));
+  if (error) log_warn(&cleaning->self->logger, ORIGIN, "can't remove the abandoned stage %s", path);
+  cleaning->removed |= !error;
+  return true;
+}
+
+bool posix_clean_stages(struct posix *self, int64_t age_ms) {
+  char path[PATH_SIZE];
+  struct cleaning cleaning = {.self = self, .age_ms = age_ms};
+  posix_each(posix_path(path, self, "stage"), clean_stage, &cleaning, NULL);
+  return cleaning.removed;
+}
+
+/* ---- making ---- */
+
+static void close_files(struct stage *stage) {
+  if (stage->base.fd >= 0) close(stage->base.fd);
+  if (stage->journal >= 0) close(stage->journal);
+  stage->base.fd = stage->journal = -1;
+}
+
+/* Open the files of a stage's folder; with O_CREAT they are made. 0 or an errno. */
+static int open_files(struct stage **out, struct posix *self, const char *name, int flags) {
+  char path[PATH_SIZE];
+  struct stat data, journal;
+  int error = 0;
+  struct stage *stage = calloc(1, sizeof(*stage));
+  if (!stage) return ENOMEM;
+  *stage = (struct stage){.base = {.storage = &self->base, .fd = -1}, .journal = -1};
+  snprintf(stage->name, sizeof(stage->name), "%s", name);
+  stage->base.fd = open(stage_file(path, self, name, "data"), O_RDWR | O_CLOEXEC | flags, 0666);
+  if (stage->base.fd < 0 || fstat(stage->base.fd, &data)) error = errno;
+  if (!error) {
+    stage->journal = open(stage_file(path, self, name, "journal"), O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (stage->journal < 0 || fstat(stage->journal, &journal)) error = errno;
+  }
+  if (error) {
+    close_files(stage);
+    free(stage);
+    return error;
+  }
+  stage->base.size = (uint64_t)data.st_size;
+  stage->journal_size = (uint64_t)journal.st_size;
+  *out = stage;
+  return 0;
+}
+
+/* Make a stage's folder under a new name. 0 or an errno. */
+static int make_folder(char name[NAME_SIZE], struct posix *self, const char *key) {
+  char path[PATH_SIZE];
+  new_name(name, key, self->owner);
+  posix_path(path, self, "stage/%s", name);
+  if (mkdir(path, 0777) == 0) return 0;
+  return errno == ENOENT ? mkdir_all(path, 0777) : errno;
+}
+
+/* Set a file's size and, where the file system can, its blocks aside. A failure leaves it as it was. 0 or an errno. */
+static int allocate(int fd, uint64_t size) {
+  struct stat st;
+  int error = 0;
+  if (size > INT64_MAX) return EFBIG;
+  if (fstat(fd, &st)) return errno;
+  if (size > (uint64_t)st.st_size) {
+    do {
+      error = fallocate(fd, 0, 0, (off_t)size) ? errno : 0;
+    } while (error == EINTR);
+    if (error == EOPNOTSUPP || error == ENOSYS) error = 0;
+  }
+  if (!error && ftruncate(fd, (off_t)size)) error = errno;
+  if (error && ftruncate(fd, st.st_size)) return errno;
+  return error;
+}
+
+static int create(struct stage **out, struct posix *self, const char *key, uint64_t size) {
+  char name[NAME_SIZE], path[PATH_SIZE];
+  struct stage *stage = NULL;
+  int error = make_folder(name, self, key);
+  if (error) return error;
+  error = open_files(&stage, self, name, O_CREAT);
+  if (!error && size != MC_SIZE_UNKNOWN) error = allocate(stage->base.fd, size);
+  if (error) {
+    if (stage) close_files(stage);
+    free(stage);
+    remove_all(posix_path(path, self, "stage/%s", name));
+    return error;
+  }
+  stage->base.size = size;
+  *out = stage;
+  return 0;
+}
+
+mc_status posix_stage_create(mc_storage *storage, const char *key, uint64_t size, mc_stage **out, mc_error *err) {
+  struct posix *self = posix_of(storage);
+  struct stage *stage;
+  if (!key_is_valid(key)) return bad_key(err);
+  int error = create(&stage, self, key, size);
+  /* A download that is wanted now is worth more than those that nobody goes on with. */
+  if (is_full(error) && posix_clean_stages(self, 0)) error = create(&stage, self, key, size);
+  if (is_full(error)) return full(self, size, err);
+  if (error) return posix_error(err, error, "can't begin a download in %s/stage", self->root);
+  *out = &stage->base;
+  return MC_OK;
+}
+
+struct adoption {
+  struct posix *self;
+  const char *key;
+  struct stage *stage;
+};
+
+static bool adopt(void *user, const char *name) {
+  struct adoption *adoption = user;
+  struct found found;
+  char taken[NAME_SIZE], path[PATH_SIZE];
+  if (strncmp(name, adoption->key, KEY_SIZE - 1) != 0 || !look(&found, adoption->self, name)) return true;
+  if (!found.abandoned || !take(taken, adoption->self, name, found.key)) return true;
+  if (open_files(&adoption->stage, adoption->self, taken, 0) == 0) return false;
+  remove_all(posix_path(path, adoption->self, "stage/%s", taken)); /* it has no data */
+  return true;
+}
+
+mc_status posix_stage_resume(mc_storage *storage, const char *key, mc_stage **out, mc_error *err) {
+  struct adoption adoption = {.self = posix_of(storage), .key = key};
+  char path[PATH_SIZE];
+  if (!key_is_valid(key)) return bad_key(err);
+  int error = posix_each(posix_path(path, adoption.self, "stage"), adopt, &adoption, NULL);
+  if (error) return posix_error(err, error, "can't look into %s", path);
+  if (!adoption.stage) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "no download of this was left to be resumed");
+  *out = &adoption.stage->base;
+  return MC_OK;
+}
+
+mc_status posix_restage(mc_storage *storage, const mc_digest *digest, const char *key, mc_stage **out, mc_error *err) {
+  struct posix *self = posix_of(storage);
+  struct stage *stage = NULL;
+  char object[PATH_SIZE], path[PATH_SIZE], name[NAME_SIZE];
+  if (!key_is_valid(key)) return bad_key(err);
+  posix_object_file(object, self, digest, "");
+  if (access(object, F_OK)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", object);
+  int error = make_folder(name, self, key);
+  if (error) return posix_error(err, error, "can't make a folder in %s/stage", self->root);
+  if (rename(object, stage_file(path, self, name, "data"))) {
+    error = errno;
+  } else {
+    if (chmod(path, 0644)) log_debug(&self->logger, ORIGIN, "can't change the mode of %s", path);
+    unlink(posix_object_file(object, self, digest, ".meta"));
+    error = open_files(&stage, self, name, 0);
+  }
+  if (!error) {
+    *out = &stage->base;
+    return MC_OK;
+  }
+  remove_all(posix_path(path, self, "stage/%s", name));
+  if (posix_is_missing(error)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s has just been removed", object);
+  return posix_error(err, error, "can't take %s back", object);
+}
+
+/* ---- writing ---- */
+
+mc_status posix_stage_resize(mc_stage *base, uint64_t size, mc_error *err) {
+  struct stage *stage = stage_of(base);
+  int error = allocate(base->fd, size);
+  if (is_full(error)) return full(storage_of(stage), size, err);
+  if (error) return posix_error(err, error, "can't set the size of a download in %s/stage", storage_of(stage)->root);
+  base->size = size;
+  return MC_OK;
+}
+
+mc_status posix_stage_append(mc_stage *base, const void *data, size_t size, mc_error *err) {
+  struct stage *stage = stage_of(base);
+  ssize_t put;
+  do {
+    put = write(stage->journal, data, size);
+  } while (put < 0 && errno == EINTR);
+  if (put >= 0 && (size_t)put == size) {
+    stage->journal_size += size;
+    return MC_OK;
+  }
+  int error = put < 0 ? errno : ENOSPC;
+  /* Half a record would hide all that come after it. */
+  if (put > 0 && ftruncate(stage->journal, (off_t)stage->journal_size)) error = errno;
+  if (is_full(error)) return full(storage_of(stage), MC_SIZE_UNKNOWN, err);
+  return posix_error(err, error, "can't write a journal in %s/stage", storage_of(stage)->root);
+}
+
+mc_status posix_stage_journal(mc_stage *base, void **data, size_t *size, size_t max, mc_error *err) {
+  struct stage *stage = stage_of(base);
+  size_t length = (size_t)stage->journal_size;
+  if (stage->journal_size > max) {
+    return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "a journal is larger than the %zu bytes it may have", max);
+  }
+  char *bytes = malloc(length + 1);
+  if (!bytes) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a journal of %zu bytes", length);
+  int error = pread_all(stage->journal, bytes, length, 0);
+  if (error) {
+    free(bytes);
+    return posix_error(err, error, "can't read a journal in %s/stage", storage_of(stage)->root);
+  }
+  bytes[length] = 0;
+  *data = bytes;
+  *size = length;
+  return MC_OK;
+}
+
+/* ---- ending ---- */
+
+static int write_file(const char *path, const void *data, size_t size, bool durable) {
+  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) return errno;
+  int error = write_all(fd, data, size);
+  if (!error && durable && fsync(fd)) error = errno;
+  if (close(fd) && !error) error = errno;
+  return error;
+}
+
+/* Put meta and data in their places. 0 or an errno; ENOENT: the folder was taken away. */
+static int commit_files(struct stage *stage, const mc_digest *digest, const void *meta, size_t meta_size) {
+  struct posix *self = storage_of(stage);
+  char from[PATH_SIZE], to[PATH_SIZE];
+  if (self->durable && fsync(stage->base.fd)) return errno;
+  if (fchmod(stage->base.fd, 0444)) log_debug(&self->logger, ORIGIN, "can't make an object read-only");
+  int error = write_file(stage_file(from, self, stage->name, "meta"), meta, meta_size, self->durable);
+  if (!error) error = posix_move(from, posix_object_file(to, self, digest, ".meta"));
+  if (!error) error = posix_move(stage_file(from, self, stage->name, "data"), posix_object_file(to, self, digest, ""));
+  if (error || !self->durable) return error;
+  *strrchr(to, '/') = 0;
+  error = fsync_folder(to);
+  return error ? error : fsync_folder(posix_path(to, self, "objects")); /* which may have got a new folder */
+}
+
+mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void *meta, size_t meta_size,
+                             mc_error *err) {
+  struct stage *stage = stage_of(base);
+  struct posix *self = storage_of(stage);
+  char path[PATH_SIZE];
+  int error = commit_files(stage, digest, meta, meta_size);
+  if (posix_is_missing(error)) {
+    return mc_error_set(err, MC_BUSY, ORIGIN, "another process has taken this download over; try again");
+  }
+  if (is_full(error)) return full(self, MC_SIZE_UNKNOWN, err);
+  if (error) return posix_error(err, error, "can't put an object into %s", self->root);
+  close_files(stage); /* first: what is open keeps its folder alive on NFS */
+  remove_all(posix_path(path, self, "stage/%s", stage->name));
+  free(stage);
+  return MC_OK;
+}
+
+void posix_stage_close(mc_stage *base, bool keep) {
+  struct stage *stage = stage_of(base);
+  struct posix *self = storage_of(stage);
+  char from[PATH_SIZE], to[PATH_SIZE], key[KEY_SIZE], name[NAME_SIZE];
+  posix_path(from, self, "stage/%s", stage->name);
+  close_files(stage);
+  if (keep) {
+    snprintf(key, sizeof(key), "%.64s", stage->name);
+    new_name(name, key, NOBODY);
+    keep = rename(from, posix_path(to, self, "stage/%s", name)) == 0;
+  }
+  if (!keep && remove_all(from)) log_warn(&self->logger, ORIGIN, "can't remove the stage %s", from);
+  free(stage);
+}
