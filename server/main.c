@@ -1,0 +1,129 @@
+/* modelcached: one cache, served to many. */
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "server.h"
+
+struct parts {
+  mc_cache *cache;
+  mc_server *data;
+  struct control *control;
+  struct web *web;
+};
+
+static int fail(const mc_error *error) {
+  log_say(MC_LOG_ERROR, "%s", error->message);
+  return 1;
+}
+
+/* Tell systemd, where it is the one who started us. */
+static void notify(const char *state) {
+  const char *path = getenv("NOTIFY_SOCKET");
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (!path || strlen(path) >= sizeof(address.sun_path) || !strchr("/@", *path)) return;
+  strcpy(address.sun_path, path);
+  if (*path == '@') address.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+  if (fd >= 0) sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, length);
+  if (fd >= 0) close(fd);
+}
+
+/* "HOST:PORT" with the port that was chosen. */
+static void bound(char text[300], const char *address, int port) {
+  const char *colon = strrchr(address, ':');
+  snprintf(text, 300, "%.*s:%d", colon ? (int)(colon - address) : 0, address, port);
+}
+
+/* What tickets name: the data plane's own address, or what clients know it by. */
+static void data_endpoint(char text[300], const struct server_options *options, mc_server *data) {
+  const char *endpoint = mc_server_endpoint(data), *port = strrchr(endpoint, ':'), *host = options->advertise;
+  char name[256];
+  if (host && strchr(host, ':')) {
+    snprintf(text, 300, "tcp://%s", host);
+  } else if (host) {
+    snprintf(text, 300, "tcp://%s%s", host, port);
+  } else if (strncmp(endpoint, "tcp://0.0.0.0:", 14) == 0 || strncmp(endpoint, "tcp://[::]:", 11) == 0) {
+    if (gethostname(name, sizeof(name))) strcpy(name, "localhost");
+    snprintf(text, 300, "tcp://%s%s", name, port);
+  } else {
+    snprintf(text, 300, "%s", endpoint);
+  }
+}
+
+static int write_ports(const char *path, const char *control, const char *data, const char *web) {
+  char temporary[4200];
+  snprintf(temporary, sizeof(temporary), "%s.new", path);
+  FILE *file = fopen(temporary, "we");
+  if (!file) return -1;
+  fprintf(file, "{\"control\": \"%s\", \"data\": \"%s\", \"web\": \"%s\"}\n", control, data, web);
+  return fclose(file) || rename(temporary, path) ? -1 : 0;
+}
+
+static int start(struct parts *parts, struct server_options *options) {
+  mc_error error = MC_ERROR_INIT;
+  mc_serve_options serve;
+  char endpoint[300], control[300], web[300] = "none";
+  mc_serve_options_init(&serve);
+  serve.address = options->data;
+  serve.threads = options->data_threads;
+  serve.max_connections = options->max_connections;
+  options->cache.logger = (mc_logger){.log = log_write, .level = (mc_log_level)options->log_level};
+  if (mc_open_options(&parts->cache, &options->cache, &error)) return fail(&error);
+  if (mc_serve(&parts->data, parts->cache, &serve, &error)) return fail(&error);
+  data_endpoint(endpoint, options, parts->data);
+  if (control_start(&parts->control, parts->cache, options->control, endpoint, options->rpc_threads, &error)) {
+    return fail(&error);
+  }
+  bound(control, options->control, control_port(parts->control));
+  if (options->web && strcmp(options->web, "none") != 0) {
+    if (web_start(&parts->web, parts->cache, parts->data, options->web, &error)) return fail(&error);
+    bound(web, options->web, web_port(parts->web));
+  }
+  const char *data = mc_server_endpoint(parts->data) + strlen("tcp://");
+  if (options->ports_file && write_ports(options->ports_file, control, data, web)) {
+    log_say(MC_LOG_ERROR, "can't write the ports file %s", options->ports_file);
+    return 1;
+  }
+  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s", control, data, web,
+          options->cache.storage ? options->cache.storage : "(the user's cache folder)");
+  return 0;
+}
+
+static void stop(struct parts *parts, int64_t drain_ms) {
+  web_drain(parts->web);
+  if (parts->control) control_stop(parts->control, drain_ms);
+  mc_server_close(parts->data, drain_ms);
+  web_stop(parts->web);
+  mc_close(parts->cache);
+}
+
+int main(int argc, char **argv) {
+  struct server_options options;
+  struct parts parts = {0};
+  sigset_t signals;
+  int signal, code = config_load(&options, argc, argv);
+  if (code >= 0) return code;
+  log_begin(options.log_format, (mc_log_level)options.log_level);
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread is there, so that none of them takes these */
+  code = start(&parts, &options);
+  if (code == 0) {
+    notify("READY=1");
+    sigwait(&signals, &signal);
+    notify("STOPPING=1");
+    log_say(MC_LOG_INFO, "stopping: what is under way may take %lld s", (long long)options.drain_ms / 1000);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends it at once */
+  }
+  stop(&parts, options.drain_ms);
+  if (code == 0) log_say(MC_LOG_INFO, "stopped");
+  return code;
+}

@@ -1,0 +1,43 @@
+/* modelcached's parts: config.c, log.c, control.c (gRPC), rpc.c (its calls), web.c, and main.c that puts them together.
+ */
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+
+#include <modelcache/modelcache.h>
+
+struct server_options {
+  mc_options cache;
+  const char *control, *data, *web, *advertise, *ports_file, *config;
+  int log_format, log_level;
+  int64_t drain_ms;
+  uint32_t max_connections, data_threads, rpc_threads;
+  bool print_config;
+};
+
+/* config.c: flags before environment before file before defaults. Returns -1 to go on, else the exit code. */
+int config_load(struct server_options *options, int argc, char **argv);
+
+/* log.c: lines on stderr. */
+enum { LOG_TEXT, LOG_JSON };
+void log_begin(int format, mc_log_level level);
+void log_write(void *user, mc_log_level level, const char *origin, const char *message);
+void log_say(mc_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* control.c */
+struct control;
+mc_status control_start(struct control **out, mc_cache *cache, const char *address, const char *data_endpoint,
+                        uint32_t threads, mc_error *err);
+int control_port(const struct control *control);
+/* From now on the health service says NOT_SERVING. */
+void control_drain(struct control *control);
+/* Take no more calls, let those that run end for up to drain_ms, then cancel them. */
+void control_stop(struct control *control, int64_t drain_ms);
+
+/* web.c: /healthz, /readyz, /metrics. */
+struct web;
+mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const char *address, mc_error *err);
+int web_port(const struct web *web);
+void web_drain(struct web *web);
+void web_stop(struct web *web);
+
+#endif

@@ -1,0 +1,117 @@
+/* Health and metrics over HTTP. */
+#include <netdb.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <microhttpd.h>
+
+#include "server.h"
+
+#define MAX_WEB_CONNECTIONS 64
+#define METRICS_MAX         (64 << 10)
+
+struct web {
+  mc_cache *cache;
+  mc_server *data;
+  struct MHD_Daemon *daemon;
+  atomic_bool draining;
+};
+
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned code, const char *text) {
+  struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), (void *)text, MHD_RESPMEM_MUST_COPY);
+  if (!response) return MHD_NO;
+  MHD_add_response_header(response, "Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+  enum MHD_Result result = MHD_queue_response(connection, code, response);
+  MHD_destroy_response(response);
+  return result;
+}
+
+static enum MHD_Result metrics(struct web *web, struct MHD_Connection *connection) {
+  mc_stat_row rows[128];
+  char *text = malloc(METRICS_MAX);
+  if (!text) return answer(connection, 500, "no memory\n");
+  size_t used = 0;
+  mc_stats(web->cache, rows, sizeof(rows) / sizeof(*rows));
+  for (mc_stat_row *row = rows; row->name && used < METRICS_MAX - 1024; row++) {
+    used += (size_t)snprintf(
+        text + used, METRICS_MAX - used, "# HELP modelcache_%s %s\n# TYPE modelcache_%s %s\nmodelcache_%s %llu\n",
+        row->name, row->help, row->name, row->gauge ? "gauge" : "counter", row->name, (unsigned long long)row->value);
+  }
+  snprintf(text + used, METRICS_MAX - used,
+           "# HELP modelcache_data_connections connections to the data plane\n"
+           "# TYPE modelcache_data_connections gauge\nmodelcache_data_connections %u\n",
+           mc_server_connections(web->data));
+  enum MHD_Result result = answer(connection, 200, text);
+  free(text);
+  return result;
+}
+
+static enum MHD_Result handle(void *user, struct MHD_Connection *connection, const char *url, const char *method,
+                              const char *version, const char *upload, size_t *upload_size, void **state) {
+  static int seen;
+  struct web *web = user;
+  (void)version;
+  (void)upload;
+  if (!*state) { /* first only the head is there */
+    *state = &seen;
+    return MHD_YES;
+  }
+  if (*upload_size) {
+    *upload_size = 0; /* nobody wants a body */
+    return MHD_YES;
+  }
+  if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) return answer(connection, 405, "only GET and HEAD\n");
+  if (strcmp(url, "/healthz") == 0) return answer(connection, 200, "ok\n");
+  if (strcmp(url, "/readyz") == 0) {
+    return atomic_load(&web->draining) ? answer(connection, 503, "draining\n") : answer(connection, 200, "ready\n");
+  }
+  if (strcmp(url, "/metrics") == 0) return metrics(web, connection);
+  return answer(connection, 404, "there is /healthz, /readyz and /metrics\n");
+}
+
+mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const char *address, mc_error *err) {
+  char host[256];
+  const char *colon = strrchr(address, ':');
+  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
+  if (!colon || (size_t)(colon - address) >= sizeof(host)) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, "web", "'%.100s' is not HOST:PORT", address);
+  }
+  bool brackets = *address == '[' && colon[-1] == ']';
+  snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
+  if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list)) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, "web", "'%.100s' is not an address of this host", address);
+  }
+  struct web *web = calloc(1, sizeof(*web));
+  if (web) {
+    web->cache = cache;
+    web->data = data;
+    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | (list->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
+    web->daemon = MHD_start_daemon(flags, 0, NULL, NULL, handle, web, MHD_OPTION_SOCK_ADDR, list->ai_addr,
+                                   MHD_OPTION_CONNECTION_LIMIT, MAX_WEB_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, 15u,
+                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_END);
+  }
+  freeaddrinfo(list);
+  if (!web || !web->daemon) {
+    free(web);
+    return mc_error_set(err, MC_UNAVAILABLE, "web", "can't listen on %s: is the port in use?", address);
+  }
+  *out = web;
+  return MC_OK;
+}
+
+int web_port(const struct web *web) {
+  const union MHD_DaemonInfo *info = MHD_get_daemon_info(web->daemon, MHD_DAEMON_INFO_BIND_PORT);
+  return info ? info->port : 0;
+}
+
+void web_drain(struct web *web) {
+  if (web) atomic_store(&web->draining, true);
+}
+
+void web_stop(struct web *web) {
+  if (!web) return;
+  MHD_stop_daemon(web->daemon);
+  free(web);
+}
