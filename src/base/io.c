@@ -199,13 +199,17 @@ void random_bytes(void *data, size_t size) {
 
 /* ---- owners ---- */
 
+/* Where a pid means what it means here: this boot of this machine, and this pid namespace. Containers on one machine
+ * share the boot id, and each has a process 1. */
 static void boot_id(char boot[9]) {
-  strcpy(boot, "00000000");
+  char text[9] = "";
+  struct stat st;
   int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  if (read(fd, boot, 8) != 8) strcpy(boot, "00000000");
-  close(fd);
-  boot[8] = 0;
+  if (fd >= 0 && read(fd, text, 8) != 8) text[0] = 0;
+  if (fd >= 0) close(fd);
+  uint32_t id = (uint32_t)strtoul(text, NULL, 16);
+  if (stat("/proc/self/ns/pid", &st) == 0) id ^= (uint32_t)st.st_ino;
+  snprintf(boot, 9, "%08x", id);
 }
 
 /* The 22nd field of /proc/PID/stat; 0 if there is no such process. */
