@@ -105,7 +105,8 @@ void http_head_line(struct http_head *head, const char *line, size_t size) {
   } else if (strcasecmp(text, "accept-ranges") == 0) {
     head->accepts_ranges = strcasecmp(value, "bytes") == 0;
   } else if (strcasecmp(text, "etag") == 0) {
-    snprintf(head->etag, sizeof(head->etag), "%s", strlen(value) < sizeof(head->etag) ? value : "");
+    head->etag[0] = 0;
+    if (strlen(value) < sizeof(head->etag)) strcpy(head->etag, value);
   } else if (strcasecmp(text, "last-modified") == 0) {
     time_t when = curl_getdate(value, NULL);
     head->last_modified = when > 0 ? when : 0;

@@ -1,0 +1,508 @@
+/* The methods of modelcache.v1.ModelCache and grpc.health.v1.Health. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "control.h"
+
+#define BATCH 256 /* entries in one ListResponse */
+
+typedef Modelcache__V1__Entry EntryMessage;
+
+static void refuse(struct call *call, mc_status status, const char *message) {
+  mc_error error = MC_ERROR_INIT;
+  mc_error_set(&error, status, "control", "%s", message);
+  call_finish(call, status, &error);
+}
+
+/* ---- conversions; the message points into the value ---- */
+
+struct entry_message {
+  EntryMessage message;
+  Modelcache__V1__Validators validators;
+};
+
+static void fill_validators(Modelcache__V1__Validators *to, const mc_validators *from) {
+  modelcache__v1__validators__init(to);
+  to->version = (char *)from->version;
+  to->etag = (char *)from->etag;
+  to->last_modified = from->last_modified;
+}
+
+static void fill_entry(struct entry_message *to, const mc_entry *entry) {
+  modelcache__v1__entry__init(&to->message);
+  fill_validators(&to->validators, &entry->validators);
+  to->message.url = (char *)entry->url;
+  to->message.validators = &to->validators;
+  if (entry->size != MC_SIZE_UNKNOWN) {
+    to->message.has_size_case = MODELCACHE__V1__ENTRY__HAS_SIZE_SIZE;
+    to->message.size = entry->size;
+  }
+  if (entry->has_digest) to->message.digest = (ProtobufCBinaryData){sizeof(entry->digest), (uint8_t *)&entry->digest};
+  to->message.fetched_at_ms = entry->fetched_at;
+  to->message.checked_at_ms = entry->checked_at;
+  to->message.pinned = entry->pinned;
+  to->message.missing = entry->missing;
+}
+
+/* ---- Fetch ---- */
+
+struct fetch {
+  struct call *call;
+  mc_request *request;
+  pthread_mutex_t lock;
+  bool follow, quiet, followed, cancelled;
+  bool has_known;
+  mc_digest known;
+};
+
+static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const mc_validators *validators) {
+  Modelcache__V1__Validators message;
+  Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
+  char *endpoints[] = {call_service(call)->data_endpoint};
+  fill_validators(&message, validators);
+  ticket->validators = &message;
+  ticket->chunk_size = (uint32_t)MC_CHUNK_SIZE;
+  ticket->endpoints = endpoints;
+  ticket->n_endpoints = 1;
+  event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_TICKET;
+  event.ticket = ticket;
+  call_send(call, &event.base);
+}
+
+static void fetch_progress(void *user, const mc_progress *news) {
+  static const uint8_t none[32];
+  struct fetch *fetch = user;
+  bool can_follow =
+      fetch->follow && !fetch->followed && memcmp(news->flight, none, 32) != 0 && news->total != MC_SIZE_UNKNOWN;
+  if (can_follow) {
+    Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
+    fetch->followed = true;
+    ticket.flight = (ProtobufCBinaryData){32, (uint8_t *)news->flight};
+    ticket.size = news->total;
+    send_ticket(fetch->call, &ticket, &news->validators);
+  }
+  if (fetch->quiet || !call_is_idle(fetch->call)) return; /* the next one says more */
+  Modelcache__V1__Progress progress = MODELCACHE__V1__PROGRESS__INIT;
+  Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
+  progress.phase = (Modelcache__V1__Progress__Phase)news->phase;
+  progress.bytes = news->bytes;
+  if (news->total != MC_SIZE_UNKNOWN) {
+    progress.has_total_case = MODELCACHE__V1__PROGRESS__HAS_TOTAL_TOTAL;
+    progress.total = news->total;
+  }
+  progress.rate = news->rate;
+  if (news->eta_ms >= 0) {
+    progress.has_eta_ms_case = MODELCACHE__V1__PROGRESS__HAS_ETA_MS_ETA_MS;
+    progress.eta_ms = (uint64_t)news->eta_ms;
+  }
+  progress.reason = (char *)news->reason;
+  event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_PROGRESS;
+  event.progress = &progress;
+  call_send(fetch->call, &event.base);
+}
+
+static void fetch_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
+  struct fetch *fetch = user;
+  struct call *call = fetch->call;
+  if (!status) {
+    Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
+    const mc_digest *digest = mc_file_digest(file);
+    const mc_chunk_table *chunks = mc_file_chunks(file);
+    ticket.complete = true;
+    ticket.digest = (ProtobufCBinaryData){sizeof(*digest), (uint8_t *)digest};
+    ticket.size = mc_file_size(file);
+    ticket.cached = mc_file_was_cached(file);
+    if (chunks && !(fetch->has_known && mc_digest_equal(&fetch->known, digest))) {
+      ticket.chunks = (ProtobufCBinaryData){chunks->count * sizeof(mc_hash128), (uint8_t *)chunks->hashes};
+    }
+    send_ticket(call, &ticket, mc_file_validators(file));
+    mc_file_release(file);
+  }
+  call_finish(call, status, error);
+}
+
+static void fetch_cancel(void *state) {
+  struct fetch *fetch = state;
+  pthread_mutex_lock(&fetch->lock);
+  mc_request *request = fetch->request;
+  fetch->cancelled = true;
+  pthread_mutex_unlock(&fetch->lock);
+  if (request) mc_request_cancel(request);
+}
+
+static void fetch_end(void *state) {
+  struct fetch *fetch = state;
+  mc_request_release(fetch->request);
+  pthread_mutex_destroy(&fetch->lock);
+  free(fetch);
+}
+
+static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__FetchRequest *message = (const Modelcache__V1__FetchRequest *)body;
+  struct fetch *fetch = calloc(1, sizeof(*fetch));
+  if (!fetch) {
+    refuse(call, MC_NO_MEMORY, "no memory");
+    return;
+  }
+  *fetch = (struct fetch){.call = call, .follow = message->follow, .quiet = message->quiet};
+  pthread_mutex_init(&fetch->lock, NULL);
+  fetch->has_known = message->known_digest.len == sizeof(fetch->known);
+  if (fetch->has_known) memcpy(&fetch->known, message->known_digest.data, sizeof(fetch->known));
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  options.flags = message->revalidate ? MC_GET_REVALIDATE : 0;
+  options.timeout_ms = call_timeout_ms(call);
+  options.progress = fetch_progress;
+  options.user = fetch;
+  mc_error error = MC_ERROR_INIT;
+  call_on(call, fetch, fetch_cancel, fetch_end);
+  mc_request *request = NULL;
+  call_hold(call); /* fetch_done may end the call before we have looked at it */
+  mc_status status =
+      mc_get_start(&request, call_service(call)->cache, message->url, &options, fetch_done, fetch, &error);
+  if (status) {
+    call_finish(call, status, &error);
+  } else {
+    pthread_mutex_lock(&fetch->lock);
+    fetch->request = request;
+    bool cancelled = fetch->cancelled;
+    pthread_mutex_unlock(&fetch->lock);
+    if (cancelled) mc_request_cancel(request);
+  }
+  call_release(call);
+}
+
+/* ---- methods that block: by a worker ---- */
+
+struct rpc_job {
+  struct job job;
+  struct call *call;
+  ProtobufCMessage *message;
+  void (*work)(struct call *call, const ProtobufCMessage *message);
+};
+
+static void run_job(struct job *base) {
+  struct rpc_job *job = (struct rpc_job *)base;
+  job->work(job->call, job->message);
+  protobuf_c_message_free_unpacked(job->message, NULL);
+  free(job);
+}
+
+static void work_stat(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__StatRequest *message = (const Modelcache__V1__StatRequest *)body;
+  mc_error error = MC_ERROR_INIT;
+  mc_entry *entry;
+  mc_status status = mc_stat(&entry, call_service(call)->cache, message->url, message->cached ? MC_GET_CACHED : 0,
+                             call_timeout_ms(call), &error);
+  if (!status) {
+    struct entry_message filled;
+    Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
+    fill_entry(&filled, entry);
+    response.entry = &filled.message;
+    call_send(call, &response.base);
+    mc_entry_free(entry);
+  }
+  call_finish(call, status, &error);
+}
+
+/* A list on its way, a batch at a time. */
+struct listing {
+  struct call *call;
+  Modelcache__V1__ListResponse response;
+  struct entry_message entries[BATCH];
+  EntryMessage *entry_list[BATCH];
+  Modelcache__V1__Listed listed[BATCH];
+  Modelcache__V1__Listed *listed_list[BATCH];
+  bool cut;
+};
+
+static bool flush(struct listing *listing) {
+  Modelcache__V1__ListResponse *response = &listing->response;
+  bool sent = call_send(listing->call, &response->base);
+  for (size_t i = 0; i < response->n_entries; i++) free(listing->entries[i].message.url);
+  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].path);
+  response->n_entries = response->n_listed = 0;
+  listing->cut |= !sent;
+  return sent;
+}
+
+static bool list_entry(void *user, const mc_entry *entry) {
+  struct listing *listing = user;
+  size_t i = listing->response.n_entries;
+  struct entry_message *to = &listing->entries[i];
+  fill_entry(to, entry);
+  /* The entry is gone when the visit is over: what is sent later has to be copied. */
+  size_t url = strlen(entry->url) + 1;
+  size_t aligned = (url + 7) & ~(size_t)7;
+  char *copy = malloc(aligned + sizeof(mc_validators) + sizeof(mc_digest));
+  if (!copy) return false;
+  mc_validators *validators = (mc_validators *)(void *)(copy + aligned);
+  memcpy(copy, entry->url, url);
+  *validators = entry->validators;
+  to->message.url = copy;
+  fill_validators(&to->validators, validators);
+  if (entry->has_digest) {
+    memcpy(validators + 1, &entry->digest, sizeof(entry->digest));
+    to->message.digest.data = (uint8_t *)(validators + 1);
+  }
+  listing->entry_list[i] = &to->message;
+  listing->response.n_entries++;
+  return i + 1 < BATCH || flush(listing);
+}
+
+static bool list_listed(void *user, const mc_listed *listed) {
+  struct listing *listing = user;
+  size_t i = listing->response.n_listed;
+  Modelcache__V1__Listed *to = &listing->listed[i];
+  modelcache__v1__listed__init(to);
+  to->path = strdup(listed->path);
+  if (!to->path) return false;
+  if (listed->size != MC_SIZE_UNKNOWN) {
+    to->has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
+    to->size = listed->size;
+  }
+  to->last_modified = listed->last_modified;
+  listing->listed_list[i] = to;
+  listing->response.n_listed++;
+  return i + 1 < BATCH || flush(listing);
+}
+
+static void work_list(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__ListRequest *message = (const Modelcache__V1__ListRequest *)body;
+  mc_error error = MC_ERROR_INIT;
+  mc_cache *cache = call_service(call)->cache;
+  struct listing *listing = calloc(1, sizeof(*listing));
+  if (!listing) {
+    refuse(call, MC_NO_MEMORY, "no memory");
+    return;
+  }
+  listing->call = call;
+  modelcache__v1__list_response__init(&listing->response);
+  listing->response.entries = listing->entry_list;
+  listing->response.listed = listing->listed_list;
+  int64_t timeout = call_timeout_ms(call);
+  mc_status status = message->origin ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
+                                     : mc_list(cache, message->prefix, list_entry, listing, timeout, &error);
+  flush(listing);
+  if (!status && listing->cut) {
+    status =
+        mc_error_set(&error, MC_RESOURCE_EXHAUSTED, "control", "the client reads its list too slowly, or not at all");
+  }
+  free(listing);
+  call_finish(call, status, &error);
+}
+
+static void work_prefetch(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__PrefetchRequest *message = (const Modelcache__V1__PrefetchRequest *)body;
+  Modelcache__V1__PrefetchResponse response = MODELCACHE__V1__PREFETCH_RESPONSE__INIT;
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = mc_prefetch(call_service(call)->cache, message->url, message->pin, &error);
+  if (!status) call_send(call, &response.base);
+  call_finish(call, status, &error);
+}
+
+static void work_evict(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__EvictRequest *message = (const Modelcache__V1__EvictRequest *)body;
+  Modelcache__V1__EvictResponse response = MODELCACHE__V1__EVICT_RESPONSE__INIT;
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = mc_evict(&response.bytes, call_service(call)->cache, message->url, &error);
+  if (!status) call_send(call, &response.base);
+  call_finish(call, status, &error);
+}
+
+static void work_status(struct call *call, const ProtobufCMessage *body) {
+  (void)body;
+  Modelcache__V1__StatusResponse response = MODELCACHE__V1__STATUS_RESPONSE__INIT;
+  mc_error error = MC_ERROR_INIT;
+  char *json = NULL;
+  mc_status status = mc_status_json(&json, call_service(call)->cache, &error);
+  if (!status) {
+    response.json = json;
+    call_send(call, &response.base);
+  }
+  mc_free(json);
+  call_finish(call, status, &error);
+}
+
+/* ---- Watch, and health's ---- */
+
+struct watch {
+  struct call *call;
+  char *prefix; /* NULL: health */
+  bool ended;   /* out of the list, and finished or about to be */
+  struct watch *prev, *next;
+};
+
+/* Out of the list; true for the one who has to finish the call. With the lock held. */
+static bool watch_leave(struct service *service, struct watch *watch) {
+  if (watch->ended) return false;
+  watch->ended = true;
+  DL_DELETE(service->watches, watch);
+  return true;
+}
+
+static void watch_cancel(void *state) {
+  struct watch *watch = state;
+  struct service *service = call_service(watch->call);
+  pthread_mutex_lock(&service->lock);
+  bool mine = watch_leave(service, watch);
+  pthread_mutex_unlock(&service->lock);
+  if (mine) refuse(watch->call, MC_CANCELLED, "the call was cancelled");
+}
+
+static void watch_end(void *state) {
+  struct watch *watch = state;
+  free(watch->prefix);
+  free(watch);
+}
+
+static struct watch *watch_begin(struct call *call, const char *prefix) {
+  struct service *service = call_service(call);
+  struct watch *watch = calloc(1, sizeof(*watch));
+  if (watch && prefix) watch->prefix = strdup(prefix);
+  if (!watch || (prefix && !watch->prefix)) {
+    free(watch);
+    refuse(call, MC_NO_MEMORY, "no memory");
+    return NULL;
+  }
+  watch->call = call;
+  pthread_mutex_lock(&service->lock);
+  DL_APPEND(service->watches, watch);
+  pthread_mutex_unlock(&service->lock);
+  call_hold(call);
+  call_on(call, watch, watch_cancel, watch_end);
+  call_release(call);
+  return watch;
+}
+
+static bool watches(const struct watch *watch, const char *url) {
+  size_t length = watch->prefix ? strlen(watch->prefix) : 0;
+  if (!watch->prefix || strncmp(url, watch->prefix, length) != 0) return false;
+  return length == 0 || watch->prefix[length - 1] == '/' || url[length] == 0;
+}
+
+/* The cache has news; from its threads. */
+static void tell_watches(void *user, const mc_entry *entry) {
+  struct service *service = user;
+  struct entry_message filled;
+  Modelcache__V1__WatchEvent event = MODELCACHE__V1__WATCH_EVENT__INIT;
+  fill_entry(&filled, entry);
+  event.entry = &filled.message;
+  struct watch *watch, *next, *slow = NULL;
+  pthread_mutex_lock(&service->lock);
+  DL_FOREACH_SAFE(service->watches, watch, next) {
+    if (!watches(watch, entry->url) || call_send(watch->call, &event.base)) continue;
+    if (watch_leave(service, watch)) DL_APPEND(slow, watch);
+  }
+  pthread_mutex_unlock(&service->lock);
+  DL_FOREACH_SAFE(slow, watch, next) {
+    DL_DELETE(slow, watch);
+    refuse(watch->call, MC_RESOURCE_EXHAUSTED, "the client is too slow for the news; list again, then watch again");
+  }
+}
+
+static void handle_watch(struct call *call, const ProtobufCMessage *body) {
+  watch_begin(call, ((const Modelcache__V1__WatchRequest *)body)->prefix);
+}
+
+/* HealthCheckResponse {status: SERVING (1) or NOT_SERVING (2)}: one field, two bytes. */
+static void send_health(struct call *call, bool serving) {
+  const char bytes[2] = {0x08, serving ? 1 : 2};
+  call_send_slice(call, grpc_slice_from_copied_buffer(bytes, sizeof(bytes)));
+}
+
+static bool is_draining(struct service *service) {
+  pthread_mutex_lock(&service->lock);
+  bool draining = service->draining;
+  pthread_mutex_unlock(&service->lock);
+  return draining;
+}
+
+/* ---- the service ---- */
+
+static const struct method {
+  const char *name;
+  const ProtobufCMessageDescriptor *request;
+  void (*handle)(struct call *call, const ProtobufCMessage *message); /* at once */
+  void (*work)(struct call *call, const ProtobufCMessage *message);   /* by a worker */
+} methods[] = {
+    {"Fetch", &modelcache__v1__fetch_request__descriptor, handle_fetch, NULL},
+    {"Stat", &modelcache__v1__stat_request__descriptor, NULL, work_stat},
+    {"List", &modelcache__v1__list_request__descriptor, NULL, work_list},
+    {"Prefetch", &modelcache__v1__prefetch_request__descriptor, NULL, work_prefetch},
+    {"Evict", &modelcache__v1__evict_request__descriptor, NULL, work_evict},
+    {"Watch", &modelcache__v1__watch_request__descriptor, handle_watch, NULL},
+    {"Status", &modelcache__v1__status_request__descriptor, NULL, work_status},
+};
+
+static void start_job(struct call *call, const struct method *method, ProtobufCMessage *message) {
+  struct rpc_job *job = malloc(sizeof(*job));
+  if (job) *job = (struct rpc_job){{run_job, NULL}, call, message, method->work};
+  if (job && call_run(call, &job->job)) return;
+  free(job);
+  protobuf_c_message_free_unpacked(message, NULL);
+  refuse(call, MC_RESOURCE_EXHAUSTED, "too many calls wait for a thread; try again");
+}
+
+static bool handle_health(struct call *call, const char *method) {
+  if (strcmp(method, "Check") == 0) {
+    send_health(call, !is_draining(call_service(call)));
+    call_finish(call, MC_OK, NULL);
+    return true;
+  }
+  if (strcmp(method, "Watch") != 0) return false;
+  send_health(call, !is_draining(call_service(call)));
+  watch_begin(call, NULL);
+  return true;
+}
+
+bool service_handle(struct call *call, const char *path, const void *data, size_t size) {
+  static const char ours[] = "/modelcache.v1.ModelCache/", health[] = "/grpc.health.v1.Health/";
+  if (strncmp(path, health, sizeof(health) - 1) == 0) return handle_health(call, path + sizeof(health) - 1);
+  if (strncmp(path, ours, sizeof(ours) - 1) != 0) return false;
+  for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+    const struct method *method = &methods[i];
+    if (strcmp(path + sizeof(ours) - 1, method->name) != 0) continue;
+    ProtobufCMessage *message = protobuf_c_message_unpack(method->request, NULL, size, data);
+    if (!message) {
+      refuse(call, MC_INVALID_ARGUMENT, "the message is not one of this method");
+    } else if (method->work) {
+      start_job(call, method, message);
+    } else {
+      method->handle(call, message);
+      protobuf_c_message_free_unpacked(message, NULL);
+    }
+    return true;
+  }
+  return false;
+}
+
+void service_begin(struct service *service, mc_cache *cache, const char *data_endpoint) {
+  *service = (struct service){.cache = cache};
+  snprintf(service->data_endpoint, sizeof(service->data_endpoint), "%s", data_endpoint);
+  pthread_mutex_init(&service->lock, NULL);
+  mc_watch(cache, tell_watches, service);
+}
+
+/* Watchers would hold the server for ever: they end now. */
+void service_drain(struct service *service) {
+  struct watch *watch, *next, *all = NULL;
+  pthread_mutex_lock(&service->lock);
+  service->draining = true;
+  DL_FOREACH_SAFE(service->watches, watch, next) {
+    if (watch_leave(service, watch)) DL_APPEND(all, watch);
+  }
+  pthread_mutex_unlock(&service->lock);
+  DL_FOREACH_SAFE(all, watch, next) {
+    DL_DELETE(all, watch);
+    if (!watch->prefix) send_health(watch->call, false);
+    refuse(watch->call, MC_UNAVAILABLE, "the server is stopping");
+  }
+}
+
+void service_end(struct service *service) {
+  mc_watch(service->cache, NULL, NULL);
+  pthread_mutex_destroy(&service->lock);
+}
