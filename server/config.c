@@ -148,7 +148,8 @@ static int take_flag(struct server_options *options, const char *flag, const cha
   }
   if (!row) return unknown("", flag);
   *used = 1;
-  if (row->type == MC_OPTION_BOOL && !value) return apply(options, row, own, off ? "false" : "true", "");
+  bool alone = row->type == MC_OPTION_BOOL && !value && (!next || next[0] == '-'); /* "--name" is "--name yes" */
+  if (alone) return apply(options, row, own, off ? "false" : "true", "");
   if (!value && !next) return complain("a value is missing after --", flag);
   if (!value) *used = 2;
   return apply(options, row, own, value ? value : next, "");

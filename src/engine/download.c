@@ -295,6 +295,9 @@ mc_status download_begin(struct download *d, const char *key, const mc_info *inf
       mc_stage *stage;
       mc_storage *storage = tier_storage(d->tier);
       status = storage->ops->stage_create(storage, key, info->size, &stage, err);
+      if (status == MC_NO_SPACE && tier_evict(d->tier, bytes)) {
+        status = storage->ops->stage_create(storage, key, info->size, &stage, err);
+      }
       if (!status) {
         take_stage(d, stage);
         status = journal_begin(stage, info->size, &info->validators, err);

@@ -152,6 +152,9 @@ struct mc_request {
 void request_end(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error);
 /* The same for a file that is at hand: first puts it where the caller wants it, by a job where that can block. */
 void request_deliver(struct mc_request *request, mc_file *file);
+/* The same for a flight that failed: if only the room to keep it was missing, and the caller named a place for it, it
+ * is got straight there. */
+void request_fail(struct mc_request *request, mc_status status, const mc_error *error);
 /* The clock's work for one flight: progress, deadlines, cancellation. Returns when it is due next. */
 int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now);
 /* The same for direct gets: pass on cancellation. With cache->lock held. true: it has to look again soon. */

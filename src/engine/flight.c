@@ -255,7 +255,7 @@ static void flight_end(struct flight *flight, mc_status status, mc_file *file, c
   DL_FOREACH_SAFE(waiters, request, next) {
     DL_DELETE(waiters, request);
     if (status) {
-      request_end(request, status, NULL, error);
+      request_fail(request, status, error);
     } else {
       request_deliver(request, mc_file_acquire(file));
     }
@@ -453,7 +453,7 @@ static mc_status bring_up_to_date(struct run *run, struct download *download, mc
     if (status == MC_OK || !route_goes_on(upstreams[i], status) || ++i == count) break;
     stat_add(run->cache, STAT_FALLBACKS, 1);
     char url[256];
-    log_warn(run->cache->logger, ORIGIN, "%s: %s; going to the origin",
+    log_info(run->cache->logger, ORIGIN, "%s: %s; going to the origin",
              url_printable(url, sizeof(url), run->flight->url), err->message);
   }
   return status;

@@ -119,6 +119,15 @@ static void direct_job(struct work_job *job) {
   request_end(request, status, file, &error);
 }
 
+void request_fail(struct mc_request *request, mc_status status, const mc_error *error) {
+  if (status == MC_NO_SPACE && has_destination(request)) {
+    log_warn(request->cache->logger, ORIGIN, "not kept: %s", error->message);
+    submit(request, direct_job);
+  } else {
+    request_end(request, status, NULL, error);
+  }
+}
+
 bool requests_watch_direct(struct mc_cache *cache) {
   struct mc_request *request;
   bool watches = false;
@@ -302,7 +311,7 @@ static void report(struct mc_cache *cache, struct mc_request *request, const mc_
   request->state = REQUEST_DONE;
   pthread_mutex_unlock(&cache->lock);
   if (request->status) {
-    request_end(request, request->status, NULL, &request->error);
+    request_fail(request, request->status, &request->error);
   } else {
     mc_file *file = request->file;
     request->file = NULL;

@@ -408,6 +408,24 @@ mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err) {
   return status;
 }
 
+bool tier_evict(struct tier *tier, uint64_t bytes) {
+  bool any = false;
+  struct slot *slot;
+  uint64_t free_now = 0;
+  const mc_storage_ops *ops = tier->storage->ops;
+  if (!ops->free_bytes || ops->free_bytes(tier->storage, &free_now, NULL)) return false;
+  pthread_mutex_lock(&tier->lock);
+  bool fits = free_now + tier->bytes >= bytes; /* else all would go for nothing */
+  bytes -= fits && free_now < bytes ? free_now : 0;
+  while (fits && bytes && (slot = victim(tier))) {
+    bytes -= slot->object.size < bytes ? slot->object.size : bytes;
+    evict(tier, slot);
+    any = true;
+  }
+  pthread_mutex_unlock(&tier->lock);
+  return any;
+}
+
 void tier_unreserve(struct tier *tier, uint64_t bytes) {
   pthread_mutex_lock(&tier->lock);
   tier->reserved -= bytes;

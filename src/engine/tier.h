@@ -51,6 +51,8 @@ mc_status object_check(struct object *object, uint64_t offset, mc_error *err);
 
 /* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */
 mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err);
+/* The disk itself is full: evict `bytes`, least recently used first. false: there was nothing that could go. */
+bool tier_evict(struct tier *tier, uint64_t bytes);
 void tier_unreserve(struct tier *tier, uint64_t bytes);
 /* A stage was committed: it is in the index from now on, and counts as verified. */
 mc_status tier_add(struct tier *tier, const mc_digest *digest, uint64_t size, mc_error *err);

@@ -1,10 +1,11 @@
 /* Time gets through the public API: one cache, one destination that has been touched before, many gets.
  *
- *   get_bench ENDPOINT URL buffer SIZE
- *   get_bench ENDPOINT URL file PATH
+ *   get_bench ENDPOINT URL PARALLELISM buffer SIZE
+ *   get_bench ENDPOINT URL PARALLELISM file PATH
  *
- * ENDPOINT "-" is a cache in this process. Each line on the standard input makes it get the URL once, keeping nothing;
- * it answers with a line of JSON, so that whoever runs it can interleave what is compared. */
+ * ENDPOINT "-" is a cache in this process; PARALLELISM is the number of ranges read at once. Each line on the standard
+ * input makes it get the URL once, keeping nothing; it answers with a line of JSON, so that whoever runs it can
+ * interleave what is compared. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,14 +55,14 @@ static mc_status get_once(mc_cache *cache, const char *url, const mc_get_options
 }
 
 int main(int count, char **args) {
-  if (count != 5 || (strcmp(args[3], "buffer") != 0 && strcmp(args[3], "file") != 0)) {
-    fprintf(stderr, "usage: get_bench ENDPOINT|- URL buffer SIZE|file PATH\n");
+  if (count != 6 || (strcmp(args[4], "buffer") != 0 && strcmp(args[4], "file") != 0)) {
+    fprintf(stderr, "usage: get_bench ENDPOINT|- URL PARALLELISM buffer SIZE|file PATH\n");
     return 2;
   }
   mc_get_options get = MC_GET_OPTIONS_INIT;
   get.flags = MC_GET_DIRECT;
-  if (strcmp(args[3], "buffer") == 0) {
-    get.buffer_size = (size_t)strtoull(args[4], NULL, 10);
+  if (strcmp(args[4], "buffer") == 0) {
+    get.buffer_size = (size_t)strtoull(args[5], NULL, 10);
     get.buffer = mmap(NULL, get.buffer_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (get.buffer == MAP_FAILED) {
       perror("get_bench: mmap");
@@ -69,13 +70,14 @@ int main(int count, char **args) {
     }
     memset(get.buffer, 1, get.buffer_size);
   } else {
-    get.path = args[4];
+    get.path = args[5];
   }
 
   mc_options options = MC_OPTIONS_INIT;
   options.endpoint = strcmp(args[1], "-") == 0 ? NULL : args[1];
   options.storage = "none";
   options.fallback = false;
+  options.parallelism = (uint32_t)strtoul(args[3], NULL, 10);
   options.logger = (mc_logger){log_line, NULL, MC_LOG_WARN};
   mc_error err = MC_ERROR_INIT;
   mc_cache *cache = NULL;

@@ -32,8 +32,8 @@
 #include "base/clock.h"
 
 #define FORMAT      "modelcache posix 1\n"
-#define LONGEST     256         /* below the root: stage/<name>/journal */
-#define TOUCH_MS    (60 * 1000) /* how exact the time of the last use has to be */
+#define LONGEST     256  /* below the root: stage/<name>/journal */
+#define TOUCH_MS    1000 /* how exact the time of the last use has to be */
 #define META        ".meta"
 #define DIGEST_SIZE (MC_DIGEST_HEX_SIZE - 1)
 

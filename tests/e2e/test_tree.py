@@ -1,0 +1,131 @@
+"""A folder of files, got and published together."""
+
+import os
+import pathlib
+
+import pytest
+from harness import CHUNK, FAILURE, MIB, MISSING, OK, USAGE, ModelFile, sha256
+
+FILES = 200
+
+
+def make_tree(nginx, name, version, count):
+    """`count` files in nested folders; a dictionary of path and digest."""
+    digests = {}
+    for number in range(count):
+        path = f"part{number % 7}/sub {number % 3}/file-{number:03d}.bin"
+        model = nginx.model(f"{name}/{path}", 1000 + number * 37, seed=version * 1000 + number)
+        os.utime(model.path, (1_700_000_000 + version,) * 2)
+        digests[path] = model.sha256
+    return digests
+
+
+def read_tree(path):
+    path = pathlib.Path(path)
+    return {
+        str(file.relative_to(path)): sha256(file)
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.fixture(params=["server", "local"])
+def getter(request, make_client, make_server):
+    """A command with a server, and one without; both ask the origin every time whether something is new."""
+    if request.param == "server":
+        return make_client(make_server("--revalidate-after", "1ms"), MODELCACHE_REVALIDATE_AFTER="1ms")
+    return make_client(MODELCACHE_REVALIDATE_AFTER="1ms")
+
+
+def test_200_files_and_a_new_version(nginx, getter, folder):
+    digests = make_tree(nginx, "model", 1, FILES)
+    target = folder / "tree"
+    getter("tree", nginx.url("model/"), target, timeout=120)
+    assert target.is_symlink()
+    assert read_tree(target) == digests
+    first = target.resolve()
+
+    # A reader opens the tree and holds it over the switch.
+    held = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    opened = open(target / "part0/sub 0/file-000.bin", "rb")
+    sent = nginx.bytes_sent()
+
+    # The same again: the same place, nothing is downloaded.
+    getter("tree", nginx.url("model/"), target, timeout=120)
+    assert target.resolve() == first
+    assert sum(row["bytes"] for row in nginx.requests(method="GET") if row["uri"].endswith(".bin")) <= sent
+
+    new = make_tree(nginx, "model", 2, FILES - 10)
+    for path in set(digests) - set(new):
+        (nginx.files / "model" / path).unlink()
+    getter("tree", nginx.url("model/"), target, timeout=120)
+    assert read_tree(target) == new
+    assert target.resolve() != first
+
+    # What the reader opened is the old version still, whole.
+    with opened:
+        assert opened.read() == ModelFile(folder / "old", 1000, 1000).bytes()
+    assert read_tree(f"/proc/self/fd/{held}/") == digests
+    os.close(held)
+
+
+def test_a_failed_update_changes_nothing(nginx, getter, folder):
+    digests = make_tree(nginx, "model", 1, 12)
+    target = folder / "tree"
+    getter("tree", nginx.url("model/"), target)
+    make_tree(nginx, "model", 2, 12)
+    hidden = nginx.files / "model" / "part3/sub 0/file-003.bin"
+    hidden.unlink()
+    os.mkfifo(hidden)  # listed, and can't be read
+    result = getter("tree", nginx.url("model/"), target, "--retries", "0", "--timeout", "20s", code=None)
+    assert result.code != OK
+    assert read_tree(target) == digests
+
+
+def test_a_folder_that_is_no_tree_is_left_alone(nginx, local, folder):
+    make_tree(nginx, "model", 1, 3)
+    target = folder / "mine"
+    target.mkdir()
+    (target / "precious").write_text("keep me")
+    result = local("tree", nginx.url("model/"), target, code=None)
+    assert result.code in (FAILURE, USAGE)
+    assert str(target) in result.err
+    assert (target / "precious").read_text() == "keep me"
+    assert not target.is_symlink()
+
+
+def test_a_missing_tree(nginx, local, folder):
+    local("tree", nginx.url("nowhere/"), folder / "tree", code=MISSING)
+    assert not (folder / "tree").is_symlink()
+
+
+def test_a_limit_on_files(nginx, local, folder):
+    make_tree(nginx, "model", 1, 20)
+    result = local("tree", nginx.url("model/"), folder / "tree", "--tree-files", "10", code=None)
+    assert result.code not in (OK, USAGE)
+    assert "10" in result.err
+    assert not (folder / "tree").exists()
+
+
+def test_trees_share_what_is_the_same(nginx, local, folder):
+    for number, name in enumerate("ab"):
+        nginx.model(f"{name}/weights.bin", 2 * CHUNK, seed=5)
+        nginx.model(f"{name}/config.bin", 100, seed=number)
+    for name in ("a", "b"):
+        local("tree", nginx.url(f"{name}/"), folder / name)
+    used = {}
+    for path in folder.joinpath("client1").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            used[path.stat().st_ino] = path.stat().st_blocks * 512
+    assert sum(used.values()) < 3 * CHUNK + MIB, "the weights were stored twice"
+
+
+def test_several_at_once_switch_to_whole_trees(nginx, make_client, make_server, folder):
+    """Commands that update one path at the same time: it is always a whole version."""
+    server = make_server("--revalidate-after", "1ms")
+    digests = make_tree(nginx, "model", 1, 30)
+    client = make_client(server)
+    started = [client.start("tree", nginx.url("model/"), folder / "tree") for _ in range(4)]
+    for process in started:
+        assert client.finish(process).code == OK
+        assert read_tree(folder / "tree") == digests
