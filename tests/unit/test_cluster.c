@@ -1,0 +1,1155 @@
+/* The cluster upstream against a service that says what each test scripts, and a transport in memory that fails on
+ * demand. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <modelcache/backend/transport.h>
+#include <modelcache/backend/upstream.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "grpc_peer.h"
+#include "modelcache.pb-c.h"
+
+extern const mc_upstream_ops cluster_upstream_ops;
+
+#define SIZE     ((size_t)9 << 20) /* two chunks and a part */
+#define URL      "https://origin/model.bin"
+#define ENDPOINT "fake://one:1"
+#define RETRIES  3
+
+static const mc_call forever = {INT64_MAX, NULL};
+static uint8_t *content;
+static mc_digest digest;
+static mc_chunk_table *chunks;
+static const uint8_t flight_id[32] = "the name of a download under way";
+
+/* ---- the transport ---- */
+
+#define PLAN_MAX 16
+
+struct fault {
+  uint64_t after; /* bytes of the read that are delivered first */
+  mc_status status;
+};
+
+struct fake {
+  mc_transport base;
+  pthread_mutex_t lock;
+  struct fault plan[PLAN_MAX]; /* of the next reads */
+  int planned, connects, open, reads, flight_reads;
+  int failing_connects;
+  bool flight_gone;
+  sem_t *news;       /* posted by a planned fault: the service says something then */
+  char endpoint[64]; /* of the last connect */
+  bool suspected;
+};
+
+struct fake_connection {
+  mc_connection base;
+};
+
+static mc_status fake_connect(mc_transport *self, const char *endpoint, mc_connection **out, const mc_call *call,
+                              mc_error *err) {
+  struct fake *fake = (struct fake *)self;
+  mc_status status = mc_call_check(call, err);
+  if (status) return status;
+  pthread_mutex_lock(&fake->lock);
+  fake->connects++;
+  snprintf(fake->endpoint, sizeof(fake->endpoint), "%s", endpoint);
+  bool fails = fake->failing_connects > 0;
+  if (fails) {
+    fake->failing_connects--;
+  } else {
+    fake->open++;
+  }
+  pthread_mutex_unlock(&fake->lock);
+  if (fails) return mc_error_set(err, MC_UNAVAILABLE, "fake", "connection refused");
+  struct fake_connection *connection = calloc(1, sizeof(*connection));
+  connection->base.transport = self;
+  *out = &connection->base;
+  return MC_OK;
+}
+
+static mc_status fake_read(mc_connection *connection, const mc_content *what, mc_sink *sink, const mc_call *call,
+                           mc_error *err) {
+  struct fake *fake = (struct fake *)connection->transport;
+  struct fault fault = {UINT64_MAX, MC_OK};
+  pthread_mutex_lock(&fake->lock);
+  fake->reads++;
+  if (sink->suspect) fake->suspected = true;
+  if (fake->planned) {
+    fault = fake->plan[0];
+    memmove(fake->plan, fake->plan + 1, (size_t)--fake->planned * sizeof(*fake->plan));
+  } else if (what->kind == MC_CONTENT_FLIGHT && fake->flight_gone) {
+    fault = (struct fault){0, MC_NOT_FOUND};
+  }
+  if (what->kind == MC_CONTENT_FLIGHT) fake->flight_reads++;
+  pthread_mutex_unlock(&fake->lock);
+  const void *id = what->kind == MC_CONTENT_FLIGHT ? flight_id : digest.bytes;
+  if (memcmp(what->id, id, 32) != 0) return mc_error_set(err, MC_NOT_FOUND, "fake", "no such content");
+  for (bool odd = false; sink->offset < sink->end; odd = !odd) {
+    size_t size = 1 << 20;
+    mc_status status = mc_call_check(call, err);
+    if (status) return status;
+    if (fault.after == 0) {
+      if (fake->news) sem_post(fake->news);
+      return mc_error_set(err, fault.status, "fake", "as planned");
+    }
+    void *room = sink->space(sink, &size);
+    if (size > sink->end - sink->offset) size = (size_t)(sink->end - sink->offset);
+    if (size > fault.after) size = (size_t)fault.after;
+    if (fault.after != UINT64_MAX) fault.after -= size;
+    if (odd) {
+      status = sink->write(sink, content + sink->offset, size, err);
+    } else {
+      memcpy(room, content + sink->offset, size);
+      status = sink->advance(sink, size, err);
+    }
+    if (status) return status;
+  }
+  return MC_OK;
+}
+
+static void fake_disconnect(mc_connection *connection) {
+  struct fake *fake = (struct fake *)connection->transport;
+  pthread_mutex_lock(&fake->lock);
+  fake->open--;
+  pthread_mutex_unlock(&fake->lock);
+  free(connection);
+}
+
+static const mc_transport_ops fake_ops = {
+    .abi = MC_TRANSPORT_ABI, .name = "fake", .connect = fake_connect, .read = fake_read, .disconnect = fake_disconnect};
+
+/* ---- the service ---- */
+
+#define STEPS_MAX 16
+
+/* What each call is answered with, in the order of their coming; the last answers all further ones. */
+struct script {
+  pthread_mutex_t lock;
+  peer_handler steps[STEPS_MAX];
+  int count, next;
+  sem_t go;              /* for steps that wait for the test */
+  uint8_t request[4096]; /* the last one */
+  size_t request_size;
+};
+
+static void follow_script(struct peer_call *call, void *user) {
+  struct script *script = user;
+  pthread_mutex_lock(&script->lock);
+  peer_handler step = script->steps[script->next < script->count ? script->next : script->count - 1];
+  script->next++;
+  const uint8_t *message = peer_message(call, &script->request_size);
+  assert_true(script->request_size <= sizeof(script->request));
+  memcpy(script->request, message, script->request_size);
+  pthread_mutex_unlock(&script->lock);
+  step(call, user);
+}
+
+static void send_message(struct peer_call *call, const ProtobufCMessage *message) {
+  size_t size = protobuf_c_message_get_packed_size(message);
+  uint8_t *data = malloc(size + 1);
+  protobuf_c_message_pack(message, data);
+  peer_send(call, data, size);
+  free(data);
+}
+
+static void answer(struct peer_call *call, const ProtobufCMessage *message) {
+  send_message(call, message);
+  peer_finish(call, 0, NULL);
+}
+
+struct ticket_spec {
+  bool complete, without_chunks;
+  const mc_digest *digest;
+  uint64_t size;
+  const char *etag;
+  const char *endpoints[4];
+};
+
+static void send_ticket(struct peer_call *call, const struct ticket_spec *spec) {
+  Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
+  Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
+  Modelcache__V1__Validators validators = MODELCACHE__V1__VALIDATORS__INIT;
+  static const char *const one[] = {ENDPOINT};
+  bool own = spec->endpoints[0] != NULL;
+  event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_TICKET;
+  event.ticket = &ticket;
+  ticket.validators = &validators;
+  validators.etag = (char *)(spec->etag ? spec->etag : "\"1\"");
+  ticket.complete = spec->complete;
+  ticket.size = spec->size ? spec->size : SIZE;
+  ticket.endpoints = (char **)(own ? spec->endpoints : one);
+  while (ticket.n_endpoints < (own ? 4 : 1) && ticket.endpoints[ticket.n_endpoints]) ticket.n_endpoints++;
+  const mc_digest *named = spec->digest ? spec->digest : &digest;
+  if (spec->complete) {
+    ticket.digest = (ProtobufCBinaryData){32, (uint8_t *)named->bytes};
+  } else {
+    ticket.flight = (ProtobufCBinaryData){32, (uint8_t *)flight_id};
+  }
+  if (spec->complete && !spec->without_chunks) {
+    ticket.chunk_size = MC_CHUNK_SIZE;
+    ticket.chunks = (ProtobufCBinaryData){chunks->count * 16, (uint8_t *)chunks->hashes};
+  }
+  send_message(call, &event.base);
+}
+
+static void give_object(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_object_again(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .without_chunks = true});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_other_object(struct peer_call *call, void *user) {
+  (void)user;
+  static const mc_digest other = {{1, 2, 3}};
+  send_ticket(call, &(struct ticket_spec){.complete = true, .digest = &other});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_two_endpoints(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .endpoints = {"rdma://x:1", "fake://a:1", "fake://b:2"}});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_flight(struct peer_call *call, void *user) {
+  struct script *script = user;
+  send_ticket(call, &(struct ticket_spec){.complete = false});
+  sem_wait(&script->go);
+  send_ticket(call, &(struct ticket_spec){.complete = true});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_flight_and_break(struct peer_call *call, void *user) {
+  struct script *script = user;
+  send_ticket(call, &(struct ticket_spec){.complete = false});
+  sem_wait(&script->go);
+  peer_hang_up(call);
+}
+
+static void give_flight_and_fail(struct peer_call *call, void *user) {
+  struct script *script = user;
+  send_ticket(call, &(struct ticket_spec){.complete = false});
+  sem_wait(&script->go);
+  peer_finish(call, 10, "the origin's content changed");
+}
+
+static void give_flight_until_cancelled(struct peer_call *call, void *user) {
+  struct script *script = user;
+  send_ticket(call, &(struct ticket_spec){.complete = false});
+  peer_wait_cancelled(call);
+  sem_post(&script->go);
+}
+
+static void say_unavailable(struct peer_call *call, void *user) {
+  (void)user;
+  peer_finish(call, 14, "the origin is down");
+}
+
+static void say_not_found(struct peer_call *call, void *user) {
+  (void)user;
+  peer_finish(call, 5, "no such file");
+}
+
+/* ---- a test's things ---- */
+
+struct fixture {
+  struct fake fake;
+  struct script script;
+  struct peer *peer;
+  mc_upstream *upstream;
+  mc_logger logger;
+  int warnings, news;
+  pthread_mutex_t lock;
+};
+
+static void count_log(void *user, mc_log_level level, const char *origin, const char *message) {
+  struct fixture *f = user;
+  assert_string_equal(origin, "cluster");
+  assert_true(*message);
+  pthread_mutex_lock(&f->lock);
+  if (level == MC_LOG_WARN) f->warnings++;
+  if (level == MC_LOG_INFO) f->news++;
+  pthread_mutex_unlock(&f->lock);
+}
+
+static void open_upstream(struct fixture *f, const char *endpoint) {
+  mc_transport *transports[] = {&f->fake.base};
+  mc_upstream_config config = {.struct_size = sizeof(config),
+                               .endpoint = endpoint,
+                               .connect_timeout_ms = 10000,
+                               .stall_timeout_ms = 10000,
+                               .retries = RETRIES,
+                               .user_agent = "test",
+                               .logger = &f->logger,
+                               .transports = transports,
+                               .transport_count = 1};
+  assert_int_equal(cluster_upstream_ops.open(&f->upstream, &config, NULL), MC_OK);
+}
+
+static int setup(void **state) {
+  struct fixture *f = calloc(1, sizeof(*f));
+  f->fake.base.ops = &fake_ops;
+  f->logger = (mc_logger){count_log, f, MC_LOG_DEBUG};
+  pthread_mutex_init(&f->lock, NULL);
+  pthread_mutex_init(&f->fake.lock, NULL);
+  pthread_mutex_init(&f->script.lock, NULL);
+  sem_init(&f->script.go, 0, 0);
+  f->peer = peer_start(0, follow_script, &f->script);
+  open_upstream(f, peer_address(f->peer));
+  *state = f;
+  return 0;
+}
+
+static int teardown(void **state) {
+  struct fixture *f = *state;
+  cluster_upstream_ops.close(f->upstream);
+  assert_int_equal(f->fake.open, 0); /* every connection of the data plane is closed */
+  if (f->peer) peer_stop(f->peer);
+  sem_destroy(&f->script.go);
+  free(f);
+  return 0;
+}
+
+static void script(struct fixture *f, peer_handler first, peer_handler second) {
+  pthread_mutex_lock(&f->script.lock);
+  f->script.steps[0] = first;
+  f->script.steps[1] = second;
+  f->script.count = second ? 2 : 1;
+  f->script.next = 0;
+  pthread_mutex_unlock(&f->script.lock);
+}
+
+static void plan(struct fixture *f, uint64_t after, mc_status status) {
+  f->fake.plan[f->fake.planned++] = (struct fault){after, status};
+}
+
+static int calls(struct fixture *f) {
+  pthread_mutex_lock(&f->script.lock);
+  int count = f->script.next;
+  pthread_mutex_unlock(&f->script.lock);
+  return count;
+}
+
+/* A sink into memory; with `refusal` it fails at once. */
+struct memory_sink {
+  mc_sink sink;
+  uint8_t *memory;
+  mc_status refusal;
+};
+
+static mc_status memory_advance(mc_sink *sink, size_t size, mc_error *err) {
+  struct memory_sink *self = (struct memory_sink *)sink;
+  if (self->refusal) return mc_error_set(err, self->refusal, "sink", "refused");
+  sink->offset += size;
+  assert_true(sink->offset <= sink->end);
+  return MC_OK;
+}
+
+static void *memory_space(mc_sink *sink, size_t *size) {
+  struct memory_sink *self = (struct memory_sink *)sink;
+  *size = (size_t)(sink->end - sink->offset);
+  return self->memory + sink->offset;
+}
+
+static mc_status memory_write(mc_sink *sink, const void *data, size_t size, mc_error *err) {
+  struct memory_sink *self = (struct memory_sink *)sink;
+  memcpy(self->memory + sink->offset, data, size);
+  return memory_advance(sink, size, err);
+}
+
+static void sink_init(struct memory_sink *sink, uint8_t *memory, uint64_t from, uint64_t to) {
+  *sink = (struct memory_sink){
+      .sink = {.offset = from, .end = to, .write = memory_write, .space = memory_space, .advance = memory_advance},
+      .memory = memory};
+}
+
+static mc_status open_source(struct fixture *f, mc_source **source, mc_info *info, const mc_call *call, mc_error *err) {
+  mc_open_args args = {.url = URL};
+  return cluster_upstream_ops.source_open(f->upstream, &args, source, info, call, err);
+}
+
+static mc_status read_all(mc_source *source, const mc_call *call, mc_error *err) {
+  uint8_t *memory = calloc(1, SIZE);
+  struct memory_sink sink;
+  sink_init(&sink, memory, 0, SIZE);
+  mc_status status = cluster_upstream_ops.source_read(source, &sink.sink, call, err);
+  if (!status) assert_memory_equal(memory, content, SIZE);
+  free(memory);
+  return status;
+}
+
+static mc_status finish(mc_source *source, mc_info *info) {
+  mc_open_args args = {.url = URL};
+  return cluster_upstream_ops.source_finish(source, info, &args, &forever, NULL);
+}
+
+static void assert_facts(const mc_info *info) {
+  assert_true(info->has_digest && info->ranges);
+  assert_true(mc_digest_equal(&info->digest, &digest));
+  assert_int_equal(info->size, SIZE);
+  assert_int_equal(info->chunks.count, chunks->count);
+  assert_memory_equal(info->chunks.hashes, chunks->hashes, chunks->count * sizeof(mc_hash128));
+  assert_string_equal(info->validators.etag, "\"1\"");
+}
+
+/* ---- objects ---- */
+
+static void an_object_is_read_by_its_digest(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_false(info.unchanged);
+  assert_facts(&info);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.connects, 1);
+  assert_int_equal(f->fake.flight_reads, 0);
+  cluster_upstream_ops.source_close(source);
+  Modelcache__V1__FetchRequest *request =
+      modelcache__v1__fetch_request__unpack(NULL, f->script.request_size, f->script.request);
+  assert_string_equal(request->url, URL);
+  assert_true(request->follow);
+  assert_int_equal(request->known_digest.len, 0);
+  modelcache__v1__fetch_request__free_unpacked(request, NULL);
+}
+
+static void a_known_object_is_not_opened(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_validators known = {.etag = "\"0\""};
+  mc_open_args args = {.url = URL, .known = &known, .known_size = SIZE, .known_digest = &digest};
+  script(f, give_object_again, NULL);
+  assert_int_equal(cluster_upstream_ops.source_open(f->upstream, &args, &source, &info, &forever, NULL), MC_OK);
+  assert_true(info.unchanged);
+  assert_null(source);
+  assert_string_equal(info.validators.etag, "\"1\"");
+  Modelcache__V1__FetchRequest *request =
+      modelcache__v1__fetch_request__unpack(NULL, f->script.request_size, f->script.request);
+  assert_int_equal(request->known_digest.len, 32);
+  assert_memory_equal(request->known_digest.data, digest.bytes, 32);
+  modelcache__v1__fetch_request__free_unpacked(request, NULL);
+  /* Without its chunk table another one is of no use. */
+  script(f, give_object_again, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_PROTOCOL);
+}
+
+static void a_failed_read_goes_on_from_where_it_was(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, NULL);
+  plan(f, 3 << 20, MC_UNAVAILABLE);
+  plan(f, 0, MC_PROTOCOL);
+  plan(f, 1 << 20, MC_RESOURCE_EXHAUSTED);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.reads, 4);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_kept_connection_that_ended_costs_no_attempt(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  plan(f, 0, MC_UNAVAILABLE);
+  int64_t began = clock_ns();
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_true(clock_ns() - began < 10 * NS_PER_S);
+  assert_int_equal(f->fake.connects, 2);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void the_next_endpoint_is_tried(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_two_endpoints, NULL);
+  f->fake.failing_connects = 1;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_string_equal(f->fake.endpoint, "fake://b:2");
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK); /* and stays */
+  assert_int_equal(f->fake.connects, 2);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void an_evicted_object_is_asked_for_again(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, give_object_again);
+  plan(f, 5 << 20, MC_NOT_FOUND);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(calls(f), 2);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void another_version_is_told(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, give_other_object);
+  plan(f, 5 << 20, MC_CORRUPT);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_CHANGED);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_file_that_is_lost_for_ever_is_given_up(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, give_object_again);
+  for (int i = 0; i < PLAN_MAX; i++) plan(f, 0, MC_NOT_FOUND);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_UNAVAILABLE);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void what_the_service_says_of_a_lost_file_is_passed_on(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_error err = MC_ERROR_INIT;
+  script(f, give_object, say_not_found);
+  plan(f, 0, MC_NOT_FOUND);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, &err), MC_NOT_FOUND);
+  assert_non_null(strstr(err.message, "no such file"));
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_sinks_refusal_is_final(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  uint8_t *memory = calloc(1, SIZE);
+  struct memory_sink sink;
+  script(f, give_object, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  static const mc_status refusals[] = {MC_CORRUPT, MC_NO_SPACE, MC_UNAVAILABLE, MC_NOT_FOUND};
+  for (size_t i = 0; i < sizeof(refusals) / sizeof(*refusals); i++) {
+    sink_init(&sink, memory, 0, SIZE);
+    sink.refusal = refusals[i];
+    assert_int_equal(cluster_upstream_ops.source_read(source, &sink.sink, &forever, NULL), refusals[i]);
+  }
+  assert_int_equal(calls(f), 1);
+  assert_int_equal(f->fake.reads, 4);
+  assert_false(f->fake.suspected);
+  sink_init(&sink, memory, 0, SIZE);
+  sink.sink.suspect = true;
+  assert_int_equal(cluster_upstream_ops.source_read(source, &sink.sink, &forever, NULL), MC_OK);
+  assert_true(f->fake.suspected); /* the transport is told */
+  free(memory);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* ---- downloads under way ---- */
+
+static void a_download_is_followed_to_its_end(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_false(info.has_digest);
+  assert_int_equal(info.size, SIZE);
+  assert_true(info.ranges);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.flight_reads, 1);
+  sem_post(&f->script.go);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_download_that_ended_is_read_on_by_digest(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  plan(f, 6 << 20, MC_NOT_FOUND);
+  f->fake.news = &f->script.go;
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.reads, 2);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_download_whose_server_went_away_goes_on(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight_and_break, give_object);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  f->fake.flight_gone = true;
+  sem_post(&f->script.go);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(calls(f), 2);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void the_end_is_asked_for_again_when_the_server_went_away(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight_and_break, give_object);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  sem_post(&f->script.go);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 2);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_download_that_failed_says_why(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight_and_fail, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  f->fake.flight_gone = true;
+  sem_post(&f->script.go);
+  assert_int_equal(read_all(source, &forever, NULL), MC_CHANGED);
+  cluster_upstream_ops.source_close(source);
+}
+
+struct lane {
+  mc_source *source;
+  uint8_t *memory;
+  uint64_t from, to;
+  pthread_t thread;
+  mc_status status;
+};
+
+static void *lane_main(void *arg) {
+  struct lane *lane = arg;
+  struct memory_sink sink;
+  sink_init(&sink, lane->memory, lane->from, lane->to);
+  lane->status = cluster_upstream_ops.source_read(lane->source, &sink.sink, &forever, NULL);
+  return NULL;
+}
+
+static void lanes_that_lose_a_download_together_ask_once(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight_and_break, give_object);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  f->fake.flight_gone = true;
+  uint8_t *memory = calloc(1, SIZE);
+  struct lane lanes[9];
+  for (uint64_t i = 0; i < 9; i++) {
+    lanes[i] = (struct lane){.source = source, .memory = memory, .from = i << 20, .to = (i + 1) << 20};
+    assert_int_equal(pthread_create(&lanes[i].thread, NULL, lane_main, &lanes[i]), 0);
+  }
+  sem_post(&f->script.go);
+  for (int i = 0; i < 9; i++) {
+    pthread_join(lanes[i].thread, NULL);
+    assert_int_equal(lanes[i].status, MC_OK);
+  }
+  assert_memory_equal(memory, content, SIZE);
+  assert_int_equal(calls(f), 2);
+  free(memory);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void closing_a_followed_source_cancels_the_call(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_flight_until_cancelled, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  cluster_upstream_ops.source_close(source);
+  sem_wait(&f->script.go);
+}
+
+static void *trigger_main(void *arg) {
+  mc_cancel_trigger(arg);
+  return NULL;
+}
+
+static void a_read_that_waits_for_news_is_cancelled(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_call call = {INT64_MAX, NULL};
+  assert_int_equal(mc_cancel_new(&call.cancel, NULL), MC_OK);
+  script(f, give_flight_until_cancelled, NULL);
+  assert_int_equal(open_source(f, &source, &info, &call, NULL), MC_OK);
+  f->fake.flight_gone = true;
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, trigger_main, call.cancel), 0);
+  assert_int_equal(read_all(source, &call, NULL), MC_CANCELLED);
+  pthread_join(thread, NULL);
+  cluster_upstream_ops.source_close(source);
+  sem_wait(&f->script.go);
+  mc_cancel_free(call.cancel);
+}
+
+static void send_progress(struct peer_call *call, Modelcache__V1__Progress__Phase phase, const char *reason) {
+  Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
+  Modelcache__V1__Progress progress = MODELCACHE__V1__PROGRESS__INIT;
+  event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_PROGRESS;
+  event.progress = &progress;
+  progress.phase = phase;
+  progress.bytes = 5;
+  progress.reason = (char *)reason;
+  if (phase == MODELCACHE__V1__PROGRESS__PHASE__DOWNLOADING) {
+    progress.has_total_case = MODELCACHE__V1__PROGRESS__HAS_TOTAL_TOTAL;
+    progress.total = 7;
+  }
+  send_message(call, &event.base);
+}
+
+static void progress_then_object(struct peer_call *call, void *user) {
+  send_progress(call, MODELCACHE__V1__PROGRESS__PHASE__QUEUED, "");
+  send_progress(call, MODELCACHE__V1__PROGRESS__PHASE__DOWNLOADING, "because");
+  give_object(call, user);
+}
+
+struct seen {
+  int count;
+  bool right;
+};
+
+static void see_progress(void *user, const mc_upstream_progress *progress) {
+  struct seen *seen = user;
+  seen->count++;
+  if (seen->count == 1) seen->right = progress->total == MC_SIZE_UNKNOWN && strlen(progress->reason) > 0;
+  if (seen->count == 2) seen->right = seen->right && progress->total == 7 && strcmp(progress->reason, "because") == 0;
+  seen->right = seen->right && progress->bytes == 5;
+}
+
+static void progress_is_passed_on(void **state) {
+  struct fixture *f = *state;
+  struct seen seen = {0, false};
+  mc_source *source;
+  mc_info info;
+  mc_open_args args = {.url = URL, .progress = see_progress, .progress_user = &seen};
+  script(f, progress_then_object, NULL);
+  assert_int_equal(cluster_upstream_ops.source_open(f->upstream, &args, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(seen.count, 2);
+  assert_true(seen.right);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* ---- bad tickets ---- */
+
+static void give_half_a_table(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .size = SIZE * 2});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_far_endpoint(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .endpoints = {"rdma://x:1"}});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_long_etag(struct peer_call *call, void *user) {
+  (void)user;
+  char etag[300];
+  memset(etag, 'e', sizeof(etag) - 1);
+  etag[sizeof(etag) - 1] = 0;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .etag = etag});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_endless_size(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = false, .size = UINT64_MAX - 1});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_noise(struct peer_call *call, void *user) {
+  (void)user;
+  peer_send(call, "\xff\xff\xff\xff", 4);
+  peer_finish(call, 0, NULL);
+}
+
+static void give_no_ticket(struct peer_call *call, void *user) {
+  (void)user;
+  peer_finish(call, 0, NULL);
+}
+
+static void bad_tickets_are_refused(void **state) {
+  struct fixture *f = *state;
+  static const struct {
+    peer_handler handler;
+    mc_status status;
+  } rows[] = {{give_half_a_table, MC_PROTOCOL}, {give_far_endpoint, MC_UNAVAILABLE}, {give_long_etag, MC_PROTOCOL},
+              {give_endless_size, MC_PROTOCOL}, {give_noise, MC_PROTOCOL},           {give_no_ticket, MC_PROTOCOL},
+              {say_not_found, MC_NOT_FOUND},    {say_unavailable, MC_UNAVAILABLE}};
+  for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+    mc_source *source;
+    mc_info info;
+    mc_error err = MC_ERROR_INIT;
+    script(f, rows[i].handler, NULL);
+    assert_int_equal(open_source(f, &source, &info, &forever, &err), rows[i].status);
+    assert_int_equal(err.status, rows[i].status);
+  }
+}
+
+/* ---- the other calls ---- */
+
+static void give_stat(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
+  Modelcache__V1__Entry entry = MODELCACHE__V1__ENTRY__INIT;
+  Modelcache__V1__Validators validators = MODELCACHE__V1__VALIDATORS__INIT;
+  response.entry = &entry;
+  entry.url = (char *)URL;
+  entry.has_size_case = MODELCACHE__V1__ENTRY__HAS_SIZE_SIZE;
+  entry.size = 0;
+  entry.validators = &validators;
+  validators.version = (char *)"v7";
+  validators.last_modified = 12345;
+  answer(call, &response.base);
+}
+
+static void give_missing(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
+  Modelcache__V1__Entry entry = MODELCACHE__V1__ENTRY__INIT;
+  response.entry = &entry;
+  entry.missing = true;
+  answer(call, &response.base);
+}
+
+static void give_twice(struct peer_call *call, void *user) {
+  Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
+  send_message(call, &response.base);
+  give_stat(call, user);
+}
+
+static void stat_tells_what_the_origin_has(void **state) {
+  struct fixture *f = *state;
+  mc_info info;
+  script(f, give_stat, NULL);
+  assert_int_equal(cluster_upstream_ops.stat(f->upstream, URL, &info, &forever, NULL), MC_OK);
+  assert_int_equal(info.size, 0);
+  assert_string_equal(info.validators.version, "v7");
+  assert_int_equal(info.validators.last_modified, 12345);
+  assert_false(info.has_digest);
+  script(f, give_missing, NULL);
+  assert_int_equal(cluster_upstream_ops.stat(f->upstream, URL, &info, &forever, NULL), MC_NOT_FOUND);
+  script(f, give_no_ticket, NULL);
+  assert_int_equal(cluster_upstream_ops.stat(f->upstream, URL, &info, &forever, NULL), MC_PROTOCOL);
+  script(f, give_twice, NULL);
+  assert_int_equal(cluster_upstream_ops.stat(f->upstream, URL, &info, &forever, NULL), MC_PROTOCOL);
+}
+
+#define LISTED 500
+
+static void give_listing(struct peer_call *call, void *user) {
+  (void)user;
+  for (int i = 0; i < LISTED; i += 2) {
+    Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
+    Modelcache__V1__Listed listed[2];
+    Modelcache__V1__Listed *pointers[2] = {&listed[0], &listed[1]};
+    char paths[2][16];
+    for (int j = 0; j < 2; j++) {
+      modelcache__v1__listed__init(&listed[j]);
+      snprintf(paths[j], sizeof(paths[j]), "a/%04d", i + j);
+      listed[j].path = paths[j];
+    }
+    listed[1].has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
+    listed[1].size = 77;
+    response.n_listed = 2;
+    response.listed = pointers;
+    send_message(call, &response.base);
+  }
+  peer_finish(call, 0, NULL);
+}
+
+static void give_escaping_path(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
+  Modelcache__V1__Listed listed = MODELCACHE__V1__LISTED__INIT;
+  Modelcache__V1__Listed *pointer = &listed;
+  listed.path = (char *)"a/../../etc/passwd";
+  response.n_listed = 1;
+  response.listed = &pointer;
+  answer(call, &response.base);
+}
+
+/* A message of many empty elements, each of which takes far more memory than its two bytes. */
+static void give_bomb(struct peer_call *call, void *user) {
+  (void)user;
+  size_t size = (size_t)16 << 20;
+  uint8_t *bytes = malloc(size);
+  for (size_t i = 0; i < size; i += 2) {
+    bytes[i] = 0x12;
+    bytes[i + 1] = 0;
+  }
+  peer_send(call, bytes, size);
+  peer_finish(call, 0, NULL);
+  free(bytes);
+}
+
+struct listing {
+  int count, most;
+  uint64_t bytes;
+};
+
+static bool visit_listed(void *user, const mc_listed *listed) {
+  struct listing *listing = user;
+  char path[16];
+  snprintf(path, sizeof(path), "a/%04d", listing->count++);
+  assert_string_equal(listed->path, path);
+  if (listed->size != MC_SIZE_UNKNOWN) listing->bytes += listed->size;
+  return listing->count < listing->most;
+}
+
+static void a_folder_is_listed(void **state) {
+  struct fixture *f = *state;
+  struct listing listing = {.most = 100000};
+  const mc_upstream_ops *ops = &cluster_upstream_ops;
+  script(f, give_listing, NULL);
+  assert_int_equal(ops->list(f->upstream, "https://o/d/", LISTED, visit_listed, &listing, &forever, NULL), MC_OK);
+  assert_int_equal(listing.count, LISTED);
+  assert_int_equal(listing.bytes, LISTED / 2 * 77);
+  Modelcache__V1__ListRequest *request =
+      modelcache__v1__list_request__unpack(NULL, f->script.request_size, f->script.request);
+  assert_true(request->origin);
+  assert_string_equal(request->prefix, "https://o/d/");
+  modelcache__v1__list_request__free_unpacked(request, NULL);
+
+  listing = (struct listing){.most = 3};
+  assert_int_equal(ops->list(f->upstream, "https://o/d/", LISTED, visit_listed, &listing, &forever, NULL), MC_OK);
+  assert_int_equal(listing.count, 3);
+  listing = (struct listing){.most = 100000};
+  assert_int_equal(ops->list(f->upstream, "https://o/d/", LISTED - 1, visit_listed, &listing, &forever, NULL),
+                   MC_RESOURCE_EXHAUSTED);
+  script(f, give_escaping_path, NULL);
+  assert_int_equal(ops->list(f->upstream, "https://o/d/", 10, visit_listed, &listing, &forever, NULL), MC_PROTOCOL);
+  script(f, give_bomb, NULL);
+  assert_int_equal(ops->list(f->upstream, "https://o/d/", 10, visit_listed, &listing, &forever, NULL), MC_PROTOCOL);
+}
+
+static void give_entries(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
+  Modelcache__V1__Entry entry = MODELCACHE__V1__ENTRY__INIT;
+  Modelcache__V1__Entry *pointers[2] = {&entry, &entry};
+  entry.url = (char *)URL;
+  entry.digest = (ProtobufCBinaryData){32, digest.bytes};
+  entry.pinned = true;
+  entry.fetched_at_ms = 99;
+  response.n_entries = 2;
+  response.entries = pointers;
+  answer(call, &response.base);
+}
+
+static bool visit_entry(void *user, const mc_entry *entry) {
+  assert_string_equal(entry->url, URL);
+  assert_true(entry->has_digest && mc_digest_equal(&entry->digest, &digest));
+  assert_true(entry->pinned && !entry->missing);
+  assert_int_equal(entry->fetched_at, 99);
+  assert_true(entry->size == MC_SIZE_UNKNOWN);
+  ++*(int *)user;
+  return true;
+}
+
+static void give_evicted(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__EvictResponse response = MODELCACHE__V1__EVICT_RESPONSE__INIT;
+  response.bytes = 123456789012;
+  answer(call, &response.base);
+}
+
+static void give_state(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__StatusResponse response = MODELCACHE__V1__STATUS_RESPONSE__INIT;
+  response.json = (char *)"{\"up\":true}";
+  answer(call, &response.base);
+}
+
+static void accept_prefetch(struct peer_call *call, void *user) {
+  struct script *s = user;
+  Modelcache__V1__PrefetchRequest *request =
+      modelcache__v1__prefetch_request__unpack(NULL, s->request_size, s->request);
+  bool good = request && strcmp(request->url, URL) == 0 && request->pin;
+  modelcache__v1__prefetch_request__free_unpacked(request, NULL);
+  peer_send(call, "", 0);
+  peer_finish(call, good ? 0 : 3, NULL);
+}
+
+static void the_cache_is_managed(void **state) {
+  struct fixture *f = *state;
+  const mc_upstream_cache_ops *ops = cluster_upstream_ops.cache;
+  int count = 0;
+  script(f, give_entries, NULL);
+  assert_int_equal(ops->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL), MC_OK);
+  assert_int_equal(count, 2);
+  script(f, accept_prefetch, NULL);
+  assert_int_equal(ops->prefetch(f->upstream, URL, true, &forever, NULL), MC_OK);
+  uint64_t evicted = 0;
+  script(f, give_evicted, NULL);
+  assert_int_equal(ops->evict(f->upstream, URL, &evicted, &forever, NULL), MC_OK);
+  assert_true(evicted == 123456789012);
+  script(f, say_not_found, NULL);
+  assert_int_equal(ops->evict(f->upstream, URL, &evicted, &forever, NULL), MC_NOT_FOUND);
+  char *json;
+  script(f, give_state, NULL);
+  assert_int_equal(ops->status(f->upstream, &json, &forever, NULL), MC_OK);
+  assert_string_equal(json, "{\"up\":true}");
+  free(json);
+  assert_int_equal(peer_connections(f->peer), 1); /* all on one connection */
+}
+
+/* ---- servers that come and go ---- */
+
+static mc_status ask_state(struct fixture *f, mc_error *err) {
+  char *json = NULL;
+  mc_status status = cluster_upstream_ops.cache->status(f->upstream, &json, &forever, err);
+  free(json);
+  return status;
+}
+
+static void a_service_that_is_down_is_left_alone_for_a_while(void **state) {
+  struct fixture *f = *state;
+  uint16_t port = peer_port(f->peer);
+  mc_error err = MC_ERROR_INIT;
+  script(f, give_state, NULL);
+  assert_int_equal(ask_state(f, &err), MC_OK);
+  assert_int_equal(f->warnings + f->news, 0);
+  peer_stop(f->peer);
+  assert_int_equal(ask_state(f, &err), MC_UNAVAILABLE);
+  assert_int_equal(f->warnings, 1);
+  for (int i = 0; i < 100; i++) {
+    assert_int_equal(ask_state(f, &err), MC_UNAVAILABLE);
+    assert_non_null(strstr(err.message, "127.0.0.1:"));
+  }
+  assert_int_equal(f->warnings, 1);
+  f->peer = peer_start(port, follow_script, &f->script);
+  int64_t until = clock_ns() + 30 * NS_PER_S;
+  while (ask_state(f, &err) != MC_OK && clock_ns() < until) sched_yield();
+  assert_int_equal(ask_state(f, &err), MC_OK);
+  assert_int_equal(f->warnings, 1);
+  assert_int_equal(f->news, 1);
+}
+
+static void another_server_is_asked(void **state) {
+  struct fixture *f = *state;
+  struct peer *gone = peer_start(0, follow_script, &f->script);
+  char endpoint[80];
+  snprintf(endpoint, sizeof(endpoint), "%s,%s", peer_address(gone), peer_address(f->peer));
+  peer_stop(gone);
+  cluster_upstream_ops.close(f->upstream);
+  open_upstream(f, endpoint);
+  script(f, give_state, NULL);
+  assert_int_equal(ask_state(f, NULL), MC_OK);
+  assert_int_equal(f->warnings, 1);
+  assert_int_equal(ask_state(f, NULL), MC_OK); /* the good one is asked first now */
+  assert_int_equal(f->warnings, 1);
+
+  struct peer *busy = peer_start(0, follow_script, &f->script); /* says UNAVAILABLE: the next may be better */
+  snprintf(endpoint, sizeof(endpoint), "%s,%s", peer_address(busy), peer_address(f->peer));
+  cluster_upstream_ops.close(f->upstream);
+  open_upstream(f, endpoint);
+  script(f, say_unavailable, give_state);
+  assert_int_equal(ask_state(f, NULL), MC_OK);
+  assert_int_equal(f->warnings, 1);
+  peer_stop(busy);
+}
+
+static void bad_endpoints_are_refused(void **state) {
+  struct fixture *f = *state;
+  static const char *const bad[] = {NULL, "", "a:1,", ",a:1", "a:1,,b:2", "a", "a:1,b", "http://a:1"};
+  for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+    mc_upstream_config config = {.struct_size = sizeof(config), .endpoint = bad[i], .logger = &f->logger};
+    mc_upstream *upstream;
+    assert_int_equal(cluster_upstream_ops.open(&upstream, &config, NULL), MC_INVALID_ARGUMENT);
+  }
+}
+
+static int make_content(void **state) {
+  (void)state;
+  content = malloc(SIZE);
+  for (size_t i = 0; i < SIZE; i++) content[i] = (uint8_t)((i * 2654435761u) >> 13);
+  sha256_of(&digest, content, SIZE);
+  chunks = chunk_table_new(SIZE);
+  for (uint32_t i = 0; i < chunks->count; i++) {
+    xxh128_of(chunk_table_hashes(chunks) + i, content + i * MC_CHUNK_SIZE, (size_t)chunk_length(SIZE, i));
+  }
+  return 0;
+}
+
+static int free_content(void **state) {
+  (void)state;
+  free(content);
+  free(chunks);
+  return 0;
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+  const struct CMUnitTest tests[] = {
+      TEST(an_object_is_read_by_its_digest),
+      TEST(a_known_object_is_not_opened),
+      TEST(a_failed_read_goes_on_from_where_it_was),
+      TEST(a_kept_connection_that_ended_costs_no_attempt),
+      TEST(the_next_endpoint_is_tried),
+      TEST(an_evicted_object_is_asked_for_again),
+      TEST(another_version_is_told),
+      TEST(a_file_that_is_lost_for_ever_is_given_up),
+      TEST(what_the_service_says_of_a_lost_file_is_passed_on),
+      TEST(a_sinks_refusal_is_final),
+      TEST(a_download_is_followed_to_its_end),
+      TEST(a_download_that_ended_is_read_on_by_digest),
+      TEST(a_download_whose_server_went_away_goes_on),
+      TEST(the_end_is_asked_for_again_when_the_server_went_away),
+      TEST(a_download_that_failed_says_why),
+      TEST(lanes_that_lose_a_download_together_ask_once),
+      TEST(closing_a_followed_source_cancels_the_call),
+      TEST(a_read_that_waits_for_news_is_cancelled),
+      TEST(progress_is_passed_on),
+      TEST(bad_tickets_are_refused),
+      TEST(stat_tells_what_the_origin_has),
+      TEST(a_folder_is_listed),
+      TEST(the_cache_is_managed),
+      TEST(a_service_that_is_down_is_left_alone_for_a_while),
+      TEST(another_server_is_asked),
+      TEST(bad_endpoints_are_refused),
+  };
+  return cmocka_run_group_tests(tests, make_content, free_content);
+}
