@@ -1,11 +1,12 @@
 #include "base/buf.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 void buf_init(struct buf *buf, size_t max) {
-  *buf = (struct buf){.max = max};
+  *buf = (struct buf){.max = max < SIZE_MAX / 2 ? max : SIZE_MAX / 2 - 1};
 }
 
 void buf_free(struct buf *buf) {
@@ -26,8 +27,9 @@ void *buf_room(struct buf *buf, size_t size) {
   }
   size_t needed = buf->size + size + 1;
   if (needed > buf->capacity) {
-    size_t capacity = buf->capacity ? buf->capacity : 64;
-    while (capacity < needed) capacity *= 2;
+    size_t capacity = buf->capacity < 32 ? 64 : 2 * buf->capacity;
+    if (capacity > buf->max + 1) capacity = buf->max + 1;
+    if (capacity < needed) capacity = needed;
     char *data = realloc(buf->data, capacity);
     if (!data) {
       buf->failed = true;

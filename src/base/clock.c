@@ -23,9 +23,9 @@ int64_t deadline_in_ms(int64_t timeout_ms) {
 
 int deadline_poll_ms(int64_t deadline) {
   if (deadline == INT64_MAX) return -1;
-  int64_t left = deadline - clock_ns();
-  if (left <= 0) return 0;
-  left = (left + NS_PER_MS - 1) / NS_PER_MS;
+  int64_t now = clock_ns();
+  if (deadline <= now) return 0;
+  int64_t left = (deadline - now - 1) / NS_PER_MS + 1;
   return left > INT_MAX ? INT_MAX : (int)left;
 }
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 static const char *const names[] = {
     [MC_OK] = "ok",
     [MC_INVALID_ARGUMENT] = "invalid_argument",
@@ -28,17 +30,29 @@ const char *mc_status_name(mc_status status) {
   return (int)status >= 0 && (int)status < MC_STATUS_COUNT ? names[status] : "unknown";
 }
 
+/* Without a default, so that the compiler asks about every new code. */
 bool mc_status_is_retryable(mc_status status) {
   switch (status) {
   case MC_UNAVAILABLE:
-  case MC_DEADLINE_EXCEEDED:
+  case MC_DEADLINE_EXCEEDED:  /* what the call waited for goes on, and may be nearer next time */
   case MC_RESOURCE_EXHAUSTED: /* a limit that others' calls free again */
-  case MC_CHANGED:
+  case MC_CHANGED:            /* the new version can be read from its beginning */
   case MC_BUSY:
     return true;
-  default:
-    return false;
+  case MC_OK:
+  case MC_INVALID_ARGUMENT:
+  case MC_NOT_FOUND:
+  case MC_PERMISSION_DENIED:
+  case MC_CANCELLED: /* the caller wanted it so */
+  case MC_NO_SPACE:  /* somebody must make room */
+  case MC_NO_MEMORY:
+  case MC_CORRUPT: /* whoever can get the bytes elsewhere has done so before he says this */
+  case MC_UNSUPPORTED:
+  case MC_PROTOCOL: /* the peer would break it again */
+  case MC_IO:
+    break;
   }
+  return false;
 }
 
 static mc_status set(mc_error *err, mc_status status, const char *origin, const char *suffix, const char *format,
@@ -50,9 +64,7 @@ static mc_status set(mc_error *err, mc_status status, const char *origin, const 
   if (length < 0) err->message[0] = 0;
   size_t used = strlen(err->message);
   if (suffix) snprintf(err->message + used, sizeof(err->message) - used, ": %s", suffix);
-  for (char *at = err->message; *at; at++) {
-    if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
-  }
+  text_clean(err->message);
   return status;
 }
 
@@ -86,11 +98,15 @@ static mc_status status_of_errno(int errnum) {
   case ECONNRESET:
   case ECONNABORTED:
   case EPIPE:
+  case EHOSTDOWN:
   case EHOSTUNREACH:
   case ENETUNREACH:
   case ENETDOWN:
   case ETIMEDOUT:
     return MC_UNAVAILABLE;
+  case EBUSY:
+  case EADDRINUSE:
+    return MC_BUSY;
   default:
     return MC_IO;
   }

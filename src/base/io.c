@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ int pwrite_all(int fd, const void *data, size_t size, uint64_t offset) {
   while (size) {
     ssize_t put = pwrite(fd, at, size, (off_t)offset);
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return errno;
+    if (put <= 0) return put ? errno : EIO;
     at += put;
     offset += (uint64_t)put;
     size -= (size_t)put;
@@ -47,7 +48,7 @@ int write_all(int fd, const void *data, size_t size) {
   while (size) {
     ssize_t put = write(fd, at, size);
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return errno;
+    if (put <= 0) return put ? errno : EIO;
     at += put;
     size -= (size_t)put;
   }
@@ -55,6 +56,7 @@ int write_all(int fd, const void *data, size_t size) {
 }
 
 int mkdir_all(const char *path, mode_t mode) {
+  if (!*path) return ENOENT;
   char *copy = strdup(path);
   if (!copy) return ENOMEM;
   int error = 0;
@@ -62,7 +64,7 @@ int mkdir_all(const char *path, mode_t mode) {
     if (*at != '/' && *at) continue;
     char end = *at;
     *at = 0;
-    if (mkdir(copy, mode) && errno != EEXIST) error = errno;
+    if (mkdir(copy, mode) && errno != EEXIST && !error) error = errno;
     *at = end;
     if (!end) break;
   }
@@ -85,7 +87,7 @@ int fsync_folder(const char *path) {
 }
 
 int file_read(const char *path, void **data, size_t *size, size_t max) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO of that name must not hold us */
   if (fd < 0) return errno;
   struct stat st;
   int error = fstat(fd, &st) ? errno : 0;
@@ -122,7 +124,7 @@ int file_replace(const char *path, const void *data, size_t size, mode_t mode, b
   if (error) unlink(temporary);
   if (!error && durable) {
     char *slash = strrchr(temporary, '/');
-    if (slash) *slash = 0;
+    if (slash) slash[slash == temporary] = 0; /* the root keeps its slash */
     error = fsync_folder(slash ? temporary : ".");
   }
   free(temporary);
@@ -131,9 +133,10 @@ int file_replace(const char *path, const void *data, size_t size, mode_t mode, b
 
 static int remove_at(int parent, const char *name) {
   if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return 0;
-  if (errno != EISDIR && errno != EPERM) return errno;
+  int why = errno;
+  if (why != EISDIR && why != EPERM) return why; /* POSIX has EPERM for a folder, Linux EISDIR */
   int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return errno == ENOENT ? 0 : errno;
+  if (fd < 0) return errno == ENOENT ? 0 : errno == ENOTDIR ? why : errno;
   DIR *dir = fdopendir(fd);
   if (!dir) {
     int error = errno;
@@ -201,6 +204,7 @@ void random_bytes(void *data, size_t size) {
 
 /* Where a pid means what it means here: this boot of this machine, and this pid namespace. Containers on one machine
  * share the boot id, and each has a process 1. */
+#define NO_BOOT "00000000" /* without /proc */
 static void boot_id(char boot[9]) {
   char text[9] = "";
   struct stat st;
@@ -238,8 +242,13 @@ bool owner_may_live(const char *owner, int64_t mtime_ms, int64_t older_than_ms) 
   char boot[9], theirs[9];
   long pid;
   unsigned long long started;
-  if (sscanf(owner, "%8[0-9a-f].%ld.%llu", theirs, &pid, &started) != 3) return false;
+  if (sscanf(owner, "%8[0-9a-f].%ld.%llu", theirs, &pid, &started) != 3 || pid <= 0) return false;
   boot_id(boot);
-  if (strcmp(boot, theirs) == 0) return start_time(pid) == started;
+  if (strcmp(boot, theirs) == 0 && strcmp(boot, NO_BOOT) != 0) {
+    unsigned long long now = start_time(pid);
+    if (now) return now == started;
+    /* Gone, or a zombie; unless /proc hides other users' processes from us, which only a signal finds. */
+    if (kill((pid_t)pid, 0) == 0 || errno != EPERM) return false;
+  }
   return clock_wall_ms() - mtime_ms <= older_than_ms;
 }

@@ -22,7 +22,7 @@ mc_status net_split(const char *address, char host[HOST_SIZE], uint16_t *port, c
   if (good && *address == '[') {
     from++;
     to--;
-    good = to >= from && *to == ']';
+    good = to > from && *to == ']';
   } else if (good) {
     good = memchr(from, ':', (size_t)(to - from)) == NULL;
   }
@@ -37,6 +37,7 @@ mc_status net_split(const char *address, char host[HOST_SIZE], uint16_t *port, c
   return MC_OK;
 }
 
+/* getaddrinfo waits for the system's resolver as long as that likes: a call's deadline is looked at after it. */
 static mc_status resolve(struct addrinfo **out, const char *host, uint16_t port, int flags, mc_error *err) {
   char service[8];
   snprintf(service, sizeof(service), "%u", port);
@@ -48,6 +49,22 @@ static mc_status resolve(struct addrinfo **out, const char *host, uint16_t port,
   return MC_OK;
 }
 
+/* A socket that listens at `at`, or -1 and errno. */
+static int listen_at(const struct addrinfo *at, int backlog) {
+  int one = 1, zero = 0;
+  int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  if (at->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
+  if (bind(fd, at->ai_addr, at->ai_addrlen) || listen(fd, backlog)) {
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+  }
+  return fd;
+}
+
 mc_status net_listen(int *out, const char *address, int backlog, const char *what, mc_error *err) {
   char host[HOST_SIZE];
   uint16_t port;
@@ -55,19 +72,16 @@ mc_status net_listen(int *out, const char *address, int backlog, const char *wha
   struct addrinfo *list = NULL;
   if (!status) status = resolve(&list, host, port, AI_PASSIVE, err);
   if (status) return status;
-  int fd = -1, error = 0, one = 1;
-  for (struct addrinfo *at = list; at && fd < 0; at = at->ai_next) {
-    fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-      error = errno;
-      continue;
+  /* Without a host: one v6 socket, which takes v4 connections too; v4 alone where there is no v6. */
+  int fd = -1, error = EADDRNOTAVAIL, skip = *host ? AF_UNSPEC : AF_INET;
+  for (int round = 0; round < 2 && fd < 0; round++) {
+    for (struct addrinfo *at = list; at && fd < 0; at = at->ai_next) {
+      if (at->ai_family == skip) continue;
+      fd = listen_at(at, backlog);
+      if (fd < 0) error = errno;
     }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (bind(fd, at->ai_addr, at->ai_addrlen) || listen(fd, backlog)) {
-      error = errno;
-      close(fd);
-      fd = -1;
-    }
+    if (*host) break;
+    skip = AF_INET6;
   }
   freeaddrinfo(list);
   if (fd < 0) return mc_error_errno(err, error, "net", "can't listen on %s for %s", address, what);
@@ -122,6 +136,9 @@ static mc_status connect_one(int *out, const struct addrinfo *to, const char *ho
     error = errno;
     if (error == EINPROGRESS) {
       status = net_wait(fd, POLLOUT, timeout_ms, call, "net", err);
+      if (status == MC_UNAVAILABLE) {
+        mc_error_set(err, status, "net", "no connection to %s:%u within %lld ms", host, port, (long long)timeout_ms);
+      }
       if (!status && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length)) error = errno;
     }
     if (!status && error) status = mc_error_errno(err, error, "net", "can't connect to %s:%u", host, port);
@@ -141,6 +158,11 @@ mc_status net_connect(int *fd, const char *host, uint16_t port, int64_t timeout_
   struct addrinfo *list = NULL;
   mc_status status = resolve(&list, host, port, 0, err);
   if (status) return status;
+  status = mc_call_check(call, err);
+  if (status) {
+    freeaddrinfo(list);
+    return status;
+  }
   status = MC_UNAVAILABLE;
   for (struct addrinfo *at = list; at && status && status != MC_CANCELLED && status != MC_DEADLINE_EXCEEDED;
        at = at->ai_next) {
@@ -150,22 +172,32 @@ mc_status net_connect(int *fd, const char *host, uint16_t port, int64_t timeout_
   return status;
 }
 
-static bool v4_is_link_local(uint32_t address) {
-  return address >> 16 == 0xa9fe    /* 169.254.0.0/16 */
-         || address == 0x646464c8u  /* 100.100.100.200 */
-         || address == 0xc00000c0u; /* 192.0.0.192 */
+static bool v4_is_link_local(const uint8_t bytes[4]) {
+  static const uint8_t services[][4] = {
+      {100, 100, 100, 200}, /* Alibaba */
+      {168, 63, 129, 16},   /* Azure's wire server */
+      {192, 0, 0, 192},     /* Oracle */
+  };
+  if (bytes[0] == 169 && bytes[1] == 254) return true;
+  for (size_t i = 0; i < sizeof(services) / sizeof(*services); i++) {
+    if (memcmp(bytes, services[i], 4) == 0) return true;
+  }
+  return false;
 }
 
 bool net_is_link_local(const struct sockaddr *address) {
-  static const uint8_t aws[16] = {0xfd, 0, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54};
-  static const uint8_t gcp[16] = {0xfd, 0x20, 0, 0xce, [14] = 0x02, [15] = 0x54};
+  static const uint8_t aws[] = {0xfd, 0, 0x0e, 0xc2};                          /* fd00:ec2::/32 */
+  static const uint8_t gcp[16] = {0xfd, 0x20, 0, 0xce, [14] = 0x02, 0x54};     /* fd20:ce::254 */
+  static const uint8_t mapped[12] = {[10] = 0xff, 0xff}, compatible[12] = {0}; /* ::ffff:a.b.c.d, ::a.b.c.d */
+  static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b};                      /* 64:ff9b::a.b.c.d */
   if (address->sa_family == AF_INET) {
-    return v4_is_link_local(ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr));
+    return v4_is_link_local((const uint8_t *)&((const struct sockaddr_in *)address)->sin_addr);
   }
   if (address->sa_family != AF_INET6) return false;
   const uint8_t *v6 = ((const struct sockaddr_in6 *)address)->sin6_addr.s6_addr;
-  if (IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)address)->sin6_addr)) {
-    return v4_is_link_local((uint32_t)v6[12] << 24 | (uint32_t)v6[13] << 16 | (uint32_t)v6[14] << 8 | v6[15]);
+  if (memcmp(v6, mapped, 12) == 0 || memcmp(v6, compatible, 12) == 0 || memcmp(v6, nat64, 12) == 0) {
+    return v4_is_link_local(v6 + 12);
   }
-  return (v6[0] == 0xfe && (v6[1] & 0xc0) == 0x80) || memcmp(v6, aws, 16) == 0 || memcmp(v6, gcp, 16) == 0;
+  bool link_local = v6[0] == 0xfe && (v6[1] & 0xc0) == 0x80;
+  return link_local || memcmp(v6, aws, sizeof(aws)) == 0 || memcmp(v6, gcp, sizeof(gcp)) == 0;
 }

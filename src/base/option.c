@@ -12,24 +12,21 @@ struct unit {
   uint64_t factor;
 };
 
-static const struct unit sizes[] = {{"", 1},
-                                    {"B", 1},
-                                    {"k", 1ull << 10},
-                                    {"KB", 1ull << 10},
-                                    {"KiB", 1ull << 10},
-                                    {"m", 1ull << 20},
-                                    {"MB", 1ull << 20},
-                                    {"MiB", 1ull << 20},
-                                    {"g", 1ull << 30},
-                                    {"GB", 1ull << 30},
-                                    {"GiB", 1ull << 30},
-                                    {"t", 1ull << 40},
-                                    {"TB", 1ull << 40},
-                                    {"TiB", 1ull << 40},
-                                    {NULL, 0}};
-static const struct unit times[] = {{"ms", 1},       {"s", 1000},    {"m", 60000}, {"h", 3600000},
-                                    {"d", 86400000}, {"min", 60000}, {NULL, 0}};
+/* In growing order; the first name of each factor is the one that is printed. */
+/* clang-format off */
+static const struct unit sizes[] = {
+    {"", 1}, {"B", 1},
+    {"KiB", 1ull << 10}, {"KB", 1ull << 10}, {"k", 1ull << 10},
+    {"MiB", 1ull << 20}, {"MB", 1ull << 20}, {"m", 1ull << 20},
+    {"GiB", 1ull << 30}, {"GB", 1ull << 30}, {"g", 1ull << 30},
+    {"TiB", 1ull << 40}, {"TB", 1ull << 40}, {"t", 1ull << 40},
+    {NULL, 0},
+};
+static const struct unit times[] = {
+    {"ms", 1}, {"s", 1000}, {"m", 60000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}, {NULL, 0},
+};
 static const struct unit counts[] = {{"", 1}, {NULL, 0}};
+/* clang-format on */
 
 static bool parse_number(uint64_t *out, const char *text, const struct unit *units) {
   char *end;
@@ -69,8 +66,8 @@ static bool parse_choice(int *out, const char *choices, const char *text) {
   return false;
 }
 
-static bool in_bounds(const mc_option_row *row, int64_t value) {
-  return (row->least == 0 && row->most == 0) || (value >= row->least && (row->most == 0 || value <= row->most));
+static bool in_bounds(const mc_option_row *row, uint64_t value) {
+  return (row->least <= 0 || value >= (uint64_t)row->least) && (row->most <= 0 || value <= (uint64_t)row->most);
 }
 
 static bool parse_duration(int64_t *out, const char *value) {
@@ -106,11 +103,31 @@ static const char *what_it_takes(const mc_option_row *row) {
   return "something else";
 }
 
+static const struct unit *units_of(mc_option_type type) {
+  return type == MC_OPTION_SIZE ? sizes : type == MC_OPTION_DURATION ? times : counts;
+}
+
+static void print_number(char *text, size_t size, uint64_t value, const struct unit *units) {
+  const struct unit *best = units;
+  for (const struct unit *unit = units; unit->name; unit++) {
+    if (value && value % unit->factor == 0 && unit->factor > best->factor) best = unit;
+  }
+  snprintf(text, size, "%" PRIu64 "%s", value / best->factor, best->name);
+}
+
+static mc_status out_of_bounds(const mc_option_row *row, const char *value, mc_error *err) {
+  char least[32], most[32];
+  print_number(least, sizeof(least), row->least > 0 ? (uint64_t)row->least : 0, units_of(row->type));
+  print_number(most, sizeof(most), row->most > 0 ? (uint64_t)row->most : 0, units_of(row->type));
+  return mc_error_set(err, MC_INVALID_ARGUMENT, "option", "%s: '%.60s' is out of bounds: at least %s%s%s", row->name,
+                      value, least, row->most > 0 ? ", at most " : "", row->most > 0 ? most : "");
+}
+
 mc_status mc_option_parse(const mc_option_row *row, void *options, const char *value, mc_error *err) {
   void *member = (char *)options + row->offset;
   uint64_t number = 0;
   int64_t duration = 0;
-  bool good = false, bounded = true;
+  bool good = false, bounded;
   switch (row->type) {
   case MC_OPTION_STRING:
     *(const char **)member = *value ? value : NULL;
@@ -123,49 +140,28 @@ mc_status mc_option_parse(const mc_option_row *row, void *options, const char *v
     break;
   case MC_OPTION_COUNT:
     good = parse_number(&number, value, counts) && number <= UINT32_MAX;
-    bounded = in_bounds(row, (int64_t)number);
-    if (good && bounded) *(uint32_t *)member = (uint32_t)number;
+    if (good && !in_bounds(row, number)) return out_of_bounds(row, value, err);
+    if (good) *(uint32_t *)member = (uint32_t)number;
     break;
   case MC_OPTION_NUMBER:
   case MC_OPTION_SIZE:
-    good = parse_number(&number, value, row->type == MC_OPTION_SIZE ? sizes : counts) && number <= INT64_MAX;
-    bounded = in_bounds(row, (int64_t)number);
-    if (good && bounded) *(uint64_t *)member = number;
+    good = parse_number(&number, value, units_of(row->type));
+    if (good && !in_bounds(row, number)) return out_of_bounds(row, value, err);
+    if (good) *(uint64_t *)member = number;
     break;
   case MC_OPTION_DURATION:
     good = parse_duration(&duration, value);
-    bounded = in_bounds(row, duration);
-    if (good && bounded) *(int64_t *)member = duration;
+    bounded = duration < 0 ? row->least < 0 : in_bounds(row, (uint64_t)duration);
+    if (good && !bounded) return out_of_bounds(row, value, err);
+    if (good) *(int64_t *)member = duration;
     break;
   }
-  if (!good) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, "option", "%s: '%.60s' is not %s", row->name, value,
-                        what_it_takes(row));
-  }
-  if (!bounded) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, "option", "%s: '%.60s' is out of bounds (%lld to %lld)", row->name,
-                        value, (long long)row->least, (long long)row->most);
-  }
-  return MC_OK;
-}
-
-static void print_number(char *text, size_t size, uint64_t value, const struct unit *units, const char *const *names) {
-  uint64_t factor = 1;
-  const char *name = names[0];
-  for (const char *const *at = names; *at; at++) {
-    for (const struct unit *unit = units; unit->name; unit++) {
-      if (strcmp(unit->name, *at) == 0 && value && value % unit->factor == 0 && unit->factor >= factor) {
-        factor = unit->factor;
-        name = *at;
-      }
-    }
-  }
-  snprintf(text, size, "%" PRIu64 "%s", value / factor, name);
+  if (good) return MC_OK;
+  return mc_error_set(err, MC_INVALID_ARGUMENT, "option", "%s: '%.60s' is not %s", row->name, value,
+                      what_it_takes(row));
 }
 
 const char *mc_option_print(const mc_option_row *row, const void *options, char *text, size_t size) {
-  static const char *const size_names[] = {"", "KiB", "MiB", "GiB", "TiB", NULL};
-  static const char *const time_names[] = {"ms", "s", "m", "h", "d", NULL};
   const void *member = (const char *)options + row->offset;
   switch (row->type) {
   case MC_OPTION_STRING: {
@@ -183,7 +179,7 @@ const char *mc_option_print(const mc_option_row *row, const void *options, char 
     snprintf(text, size, "%" PRIu64, *(const uint64_t *)member);
     break;
   case MC_OPTION_SIZE:
-    print_number(text, size, *(const uint64_t *)member, sizes, size_names);
+    print_number(text, size, *(const uint64_t *)member, sizes);
     break;
   case MC_OPTION_DURATION: {
     int64_t value = *(const int64_t *)member;
@@ -192,7 +188,7 @@ const char *mc_option_print(const mc_option_row *row, const void *options, char 
     } else if (value < 0) {
       snprintf(text, size, "forever");
     } else {
-      print_number(text, size, (uint64_t)value, times, time_names);
+      print_number(text, size, (uint64_t)value, times);
     }
     break;
   }

@@ -9,6 +9,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 const char *mc_digest_hex(char hex[MC_DIGEST_HEX_SIZE], const mc_digest *digest) {
   static const char digits[] = "0123456789abcdef";
   for (size_t i = 0; i < sizeof(digest->bytes); i++) {
@@ -19,21 +21,17 @@ const char *mc_digest_hex(char hex[MC_DIGEST_HEX_SIZE], const mc_digest *digest)
   return hex;
 }
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 mc_status mc_digest_parse(mc_digest *digest, const char *hex, mc_error *err) {
+  mc_digest parsed;
   bool good = hex && strlen(hex) == MC_DIGEST_HEX_SIZE - 1;
-  for (size_t i = 0; good && i < sizeof(digest->bytes); i++) {
+  for (size_t i = 0; good && i < sizeof(parsed.bytes); i++) {
     int high = hex_value(hex[2 * i]), low = hex_value(hex[2 * i + 1]);
     good = high >= 0 && low >= 0;
-    if (good) digest->bytes[i] = (uint8_t)(high << 4 | low);
+    parsed.bytes[i] = good ? (uint8_t)(high << 4 | low) : 0;
   }
-  return good ? MC_OK : mc_error_set(err, MC_INVALID_ARGUMENT, "digest", "a digest is 64 hex digits of a SHA-256");
+  if (!good) return mc_error_set(err, MC_INVALID_ARGUMENT, "digest", "a digest is the 64 hex digits of a SHA-256");
+  *digest = parsed;
+  return MC_OK;
 }
 
 bool mc_digest_equal(const mc_digest *a, const mc_digest *b) {
@@ -85,8 +83,6 @@ void mc_log(const mc_logger *logger, mc_log_level level, const char *origin, con
   va_start(args, format);
   vsnprintf(message, sizeof(message), format, args);
   va_end(args);
-  for (char *at = message; *at; at++) {
-    if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
-  }
+  text_clean(message);
   logger->log(logger->user, level, origin, message);
 }

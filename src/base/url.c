@@ -1,32 +1,46 @@
 #include "base/url.h"
 
-#include <ctype.h>
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/text.h"
 
 #define PATH_MAX_SAFE 4096
 #define PART_MAX_SAFE 255
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  c = (char)(c | 0x20);
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+static bool is_alpha(unsigned char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static bool is_digit(unsigned char c) {
+  return c >= '0' && c <= '9';
 }
 
 static bool is_unreserved(unsigned char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._~", c) != NULL;
+  return is_alpha(c) || is_digit(c) || (c && strchr("-._~", c));
 }
 
 /* May stand in a path as it is. */
 static bool is_path_char(unsigned char c) {
-  return c && (is_unreserved(c) || strchr("/!$&'()*+,;=:@", c) != NULL);
+  return is_unreserved(c) || (c && strchr("/!$&'()*+,;=:@", c));
 }
 
 static mc_status refuse(mc_error *err, const char *why) {
   return mc_error_set(err, MC_INVALID_ARGUMENT, "url", "not a URL that can be used: %s", why);
+}
+
+/* Append a path that has no escapes. */
+static void append_escaped(struct buf *out, const char *from) {
+  for (const char *c = from; *c; c++) {
+    if (is_path_char((unsigned char)*c)) {
+      buf_append(out, c, 1);
+    } else {
+      buf_printf(out, "%%%02X", (unsigned char)*c);
+    }
+  }
 }
 
 /* Append a path with escapes in their one form. false: a bad escape. */
@@ -83,10 +97,10 @@ static mc_status parse_scheme(struct url *url, const char **at, mc_error *err) {
   if (size >= sizeof(url->scheme)) return refuse(err, "its scheme is too long");
   for (size_t i = 0; i < size; i++) {
     unsigned char c = (unsigned char)(*at)[i];
-    if (!(isalpha(c) || (i && (isdigit(c) || c == '+' || c == '-' || c == '.')))) {
+    if (!(is_alpha(c) || (i && (is_digit(c) || c == '+' || c == '-' || c == '.')))) {
       return refuse(err, "its scheme has a character that no scheme has");
     }
-    url->scheme[i] = (char)tolower(c);
+    url->scheme[i] = ascii_lower((*at)[i]);
   }
   url->scheme[size] = 0;
   *at = colon + 3;
@@ -97,43 +111,79 @@ static int default_port(const char *scheme) {
   return strcmp(scheme, "https") == 0 ? 443 : strcmp(scheme, "http") == 0 ? 80 : -1;
 }
 
-/* Append "host[:port]" in its normal form. */
+/* Append "[address]" in the one form that inet_ntop gives it. *used: how much of `from` it was. */
+static mc_status append_v6(struct buf *out, const char *from, size_t size, size_t *used, mc_error *err) {
+  const char *end = memchr(from, ']', size);
+  char text[INET6_ADDRSTRLEN] = "";
+  struct in6_addr address;
+  if (!end) return refuse(err, "its IPv6 address has no ']'");
+  *used = (size_t)(end - from) + 1;
+  if (*used - 2 < sizeof(text)) memcpy(text, from + 1, *used - 2);
+  if (inet_pton(AF_INET6, text, &address) != 1) return refuse(err, "what is in its brackets is no IPv6 address");
+  buf_printf(out, "[%s]", inet_ntop(AF_INET6, &address, text, sizeof(text)));
+  return MC_OK;
+}
+
+/* Append ":port" unless it is the scheme's own; `size` digits, perhaps none, are at `from`. */
+static mc_status append_port(struct buf *out, const char *scheme, const char *from, size_t size, mc_error *err) {
+  char digits[6] = "";
+  if (size >= sizeof(digits) || strspn(from, "0123456789") < size) return refuse(err, "its port is not a number");
+  if (size == 0) return MC_OK;
+  memcpy(digits, from, size);
+  long port = strtol(digits, NULL, 10);
+  if (port < 1 || port > 65535) return refuse(err, "its port is not between 1 and 65535");
+  if (port != default_port(scheme)) buf_printf(out, ":%ld", port);
+  return MC_OK;
+}
+
+/* Append "host[:port]" in its normal form. Only web hosts are lower-cased: elsewhere it names an account or a bucket.
+ */
 static mc_status append_authority(struct buf *out, const char *scheme, const char *from, size_t size, mc_error *err) {
   bool web = default_port(scheme) > 0;
-  size_t host = size;
+  size_t host = 0;
+  mc_status status = MC_OK;
   if (memchr(from, '@', size)) {
     return refuse(err, "it has a user name or password in it; give credentials in their own place");
   }
   if (size && from[0] == '[') {
-    const char *end = memchr(from, ']', size);
-    if (!end) return refuse(err, "its IPv6 address has no ']'");
-    host = (size_t)(end - from) + 1;
-    for (size_t i = 1; i + 1 < host; i++) {
-      if (hex_value(from[i]) < 0 && from[i] != ':' && from[i] != '.') return refuse(err, "its IPv6 address is none");
+    status = append_v6(out, from, size, &host, err);
+    if (status) return status;
+  }
+  for (; host < size && from[host] != ':'; host++) {
+    char c = web ? ascii_lower(from[host]) : from[host];
+    if (from[0] == '[' || !is_unreserved((unsigned char)c)) {
+      return refuse(err, "its host has a character that no host has");
     }
-    if (host < size && from[host] != ':') return refuse(err, "its port can't be read");
-  } else {
-    const char *colon = memchr(from, ':', size);
-    if (colon) host = (size_t)(colon - from);
-    for (size_t i = 0; i < host; i++) {
-      if (!is_unreserved((unsigned char)from[i])) return refuse(err, "its host has a character that no host has");
-    }
+    buf_append(out, &c, 1);
   }
   if (web && host == 0) return refuse(err, "it has no host");
-  for (size_t i = 0; i < host; i++) {
-    char c = (char)tolower((unsigned char)from[i]);
-    buf_append(out, web ? &c : &from[i], 1);
+  if (host < size) status = append_port(out, scheme, from + host + 1, size - host - 1, err);
+  return status;
+}
+
+/* Append the path of a URL, or a file system's own path, in which '?', '#' and '%' are characters like others. */
+static mc_status append_whole_path(struct buf *out, const char *from, size_t size, bool bare, mc_error *err) {
+  size_t start = out->size;
+  if (size == 0) buf_append(out, "/", 1);
+  if (bare) {
+    append_escaped(out, from);
+  } else if (!append_path(out, from, size)) {
+    return refuse(err, "it has a bad percent-escape in it");
   }
-  if (host < size) {
-    char digits[8] = "";
-    size_t length = size - host - 1;
-    if (length >= 6 || strspn(from + host + 1, "0123456789") < length) return refuse(err, "its port is not a number");
-    memcpy(digits, from + host + 1, length);
-    long port = length ? strtol(digits, NULL, 10) : default_port(scheme);
-    if (port > 65535 || (length && port == 0)) return refuse(err, "its port is not between 1 and 65535");
-    if (port > 0 && port != default_port(scheme)) buf_printf(out, ":%ld", port);
+  if (out->failed) return refuse(err, "it is too long");
+  return resolve_dots(out, start) ? MC_OK : refuse(err, "its path leads above its root");
+}
+
+/* Append "?query" as it is, but for bytes that no URL may have. */
+static void append_query(struct buf *out, const char *from, size_t size) {
+  for (size_t i = 0; i < size; i++) {
+    unsigned char c = (unsigned char)from[i];
+    if (c <= 0x20 || c >= 0x7f) {
+      buf_printf(out, "%%%02X", c);
+    } else {
+      buf_append(out, &c, 1);
+    }
   }
-  return MC_OK;
 }
 
 static mc_status build(struct url *url, struct buf *out, const char *text, size_t *authority, size_t *path,
@@ -143,53 +193,30 @@ static mc_status build(struct url *url, struct buf *out, const char *text, size_
     if (*c < 0x20 || *c == 0x7f) return refuse(err, "it has a control character in it");
   }
   const char *at = text;
+  bool bare = *text == '/';
   mc_status status = MC_OK;
-  if (*text == '/') {
+  if (bare) {
     strcpy(url->scheme, "file");
   } else {
     status = parse_scheme(url, &at, err);
     if (status) return status;
   }
-  bool bare = at == text; /* an absolute path: '?' and '#' are characters like others, and nothing is escaped */
   buf_printf(out, "%s://", url->scheme);
   *authority = out->size;
   size_t size = bare ? 0 : strcspn(at, "/?#");
-  status = append_authority(out, url->scheme, at, size, err);
-  if (status) return status;
-  if (strcmp(url->scheme, "file") == 0 && out->size > *authority) {
-    if (strcmp(out->data + *authority, "localhost") != 0) return refuse(err, "a file URL has no host: file:///…");
-    out->size = *authority;
-    out->data[out->size] = 0;
+  bool file = strcmp(url->scheme, "file") == 0;
+  if (!(file && size == strlen("localhost") && memcmp(at, "localhost", size) == 0)) {
+    status = append_authority(out, url->scheme, at, size, err);
+    if (status) return status;
+    if (file && out->size > *authority) return refuse(err, "a file URL has no host: file:///…");
   }
   at += size;
   *path = out->size;
   size = bare ? strlen(at) : strcspn(at, "?#");
-  if (size == 0) buf_append(out, "/", 1);
-  if (bare) {
-    for (const char *c = at; *c; c++) {
-      if (is_path_char((unsigned char)*c)) {
-        buf_append(out, c, 1);
-      } else {
-        buf_printf(out, "%%%02X", (unsigned char)*c);
-      }
-    }
-  } else if (!append_path(out, at, size)) {
-    return refuse(err, "it has a bad percent-escape in it");
-  }
-  if (out->failed) return refuse(err, "it is too long");
-  if (!resolve_dots(out, *path)) return refuse(err, "its path leads above its root");
+  status = append_whole_path(out, at, size, bare, err);
+  if (status) return status;
   at += size;
-  if (*at == '?') {
-    size = strcspn(at, "#");
-    for (size_t i = 0; i < size; i++) {
-      unsigned char c = (unsigned char)at[i];
-      if (c <= 0x20 || c >= 0x7f) {
-        buf_printf(out, "%%%02X", c);
-      } else {
-        buf_append(out, &c, 1);
-      }
-    }
-  }
+  if (*at == '?') append_query(out, at, strcspn(at, "#"));
   return out->failed ? refuse(err, "it is too long") : MC_OK;
 }
 
@@ -228,16 +255,15 @@ mc_status url_normalise(char **out, const char *text, mc_error *err) {
 
 const char *url_printable(char *text, size_t size, const char *url) {
   size_t length = strcspn(url, "?#");
-  const char *start = strstr(url, "://");
-  start = start && start < url + length ? start + 3 : url;
-  const char *slash = memchr(start, '/', (size_t)(url + length - start));
-  const char *end = slash ? slash : url + length, *at = memrchr(start, '@', (size_t)(end - start));
-  int head = at ? (int)(start - url) : 0;
-  const char *rest = at ? at + 1 : url;
-  snprintf(text, size, "%.*s%.*s%s", head, url, (int)(url + length - rest), rest, url[length] == '?' ? "?…" : "");
-  for (char *c = text; *c; c++) {
-    if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-  }
+  /* Whatever stands before an '@' in the authority goes, also where it is no URL in other ways: "http:/user:pw@host".
+   */
+  size_t start = strcspn(url, ":/?#");
+  start = url[start] == ':' && strchr("/\\", url[start + 1]) ? start + 1 + strspn(url + start + 1, "/\\") : 0;
+  size_t end = start + strcspn(url + start, "/?#");
+  const char *at = memrchr(url + start, '@', end - start);
+  size_t rest = at ? (size_t)(at - url) + 1 : start;
+  snprintf(text, size, "%.*s%.*s%s", (int)start, url, (int)(length - rest), url + rest, url[length] == '?' ? "?…" : "");
+  text_clean(text);
   return text;
 }
 
@@ -261,13 +287,7 @@ char *url_join(const char *url, const char *path) {
   buf_init(&out, (size_t)4 * URL_MAX);
   size_t length = strcspn(url, "?#");
   buf_append(&out, url, length);
-  for (const char *c = path; *c; c++) {
-    if (is_path_char((unsigned char)*c)) {
-      buf_append(&out, c, 1);
-    } else {
-      buf_printf(&out, "%%%02X", (unsigned char)*c);
-    }
-  }
+  append_escaped(&out, path);
   buf_append_str(&out, url + length); /* a query, such as a signature, holds for what is below, too */
   char *joined = buf_take(&out);
   buf_free(&out);

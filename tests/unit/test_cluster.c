@@ -50,7 +50,7 @@ struct fake {
   int planned, connects, open, reads, flight_reads;
   int failing_connects;
   bool flight_gone;
-  sem_t *news; /* posted by a planned fault: the service says something then */
+  sem_t *news;       /* posted by a planned fault: the service says something then */
   char endpoint[64]; /* of the last connect */
   bool suspected;
 };
@@ -172,7 +172,7 @@ static void answer(struct peer_call *call, const ProtobufCMessage *message) {
 }
 
 struct ticket_spec {
-  bool complete, without_chunks;
+  bool complete, without_chunks, empty;
   const mc_digest *digest;
   uint64_t size;
   const char *etag;
@@ -191,6 +191,7 @@ static void send_ticket(struct peer_call *call, const struct ticket_spec *spec) 
   validators.etag = (char *)(spec->etag ? spec->etag : "\"1\"");
   ticket.complete = spec->complete;
   ticket.size = spec->size ? spec->size : SIZE;
+  if (spec->empty) ticket.size = 0;
   ticket.endpoints = (char **)(own ? spec->endpoints : one);
   while (ticket.n_endpoints < (own ? 4 : 1) && ticket.endpoints[ticket.n_endpoints]) ticket.n_endpoints++;
   const mc_digest *named = spec->digest ? spec->digest : &digest;
@@ -199,8 +200,8 @@ static void send_ticket(struct peer_call *call, const struct ticket_spec *spec) 
   } else {
     ticket.flight = (ProtobufCBinaryData){32, (uint8_t *)flight_id};
   }
+  ticket.chunk_size = MC_CHUNK_SIZE;
   if (spec->complete && !spec->without_chunks) {
-    ticket.chunk_size = MC_CHUNK_SIZE;
     ticket.chunks = (ProtobufCBinaryData){chunks->count * 16, (uint8_t *)chunks->hashes};
   }
   send_message(call, &event.base);
@@ -296,7 +297,7 @@ static void open_upstream(struct fixture *f, const char *endpoint) {
   mc_transport *transports[] = {&f->fake.base};
   mc_upstream_config config = {.struct_size = sizeof(config),
                                .endpoint = endpoint,
-                               .connect_timeout_ms = 500,
+                               .connect_timeout_ms = 10000,
                                .stall_timeout_ms = 10000,
                                .retries = RETRIES,
                                .user_agent = "test",
@@ -433,6 +434,24 @@ static void an_object_is_read_by_its_digest(void **state) {
   assert_true(request->follow);
   assert_int_equal(request->known_digest.len, 0);
   modelcache__v1__fetch_request__free_unpacked(request, NULL);
+}
+
+static void give_empty(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .without_chunks = true, .empty = true});
+  peer_finish(call, 0, NULL);
+}
+
+static void an_empty_file_has_a_table_of_nothing(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_empty, NULL);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(info.size, 0);
+  assert_int_equal(info.chunks.count, 0);
+  assert_non_null(info.chunks.hashes);
+  cluster_upstream_ops.source_close(source);
 }
 
 static void a_known_object_is_not_opened(void **state) {
@@ -1125,6 +1144,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
   const struct CMUnitTest tests[] = {
       TEST(an_object_is_read_by_its_digest),
+      TEST(an_empty_file_has_a_table_of_nothing),
       TEST(a_known_object_is_not_opened),
       TEST(a_failed_read_goes_on_from_where_it_was),
       TEST(a_kept_connection_that_ended_costs_no_attempt),

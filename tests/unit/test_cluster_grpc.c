@@ -27,25 +27,25 @@
 
 static const mc_call forever = {INT64_MAX, NULL};
 
-static struct grpc_channel *channel_to(const char *address) {
-  struct grpc_channel_config config = {
+static struct rpc_channel *channel_to(const char *address) {
+  struct rpc_channel_config config = {
       .address = address, .connect_timeout_ms = CONNECT_MS, .stall_timeout_ms = STALL_MS, .user_agent = "test"};
-  struct grpc_channel *channel = NULL;
-  assert_int_equal(grpc_channel_open(&channel, &config, NULL), MC_OK);
+  struct rpc_channel *channel = NULL;
+  assert_int_equal(rpc_channel_open(&channel, &config, NULL), MC_OK);
   return channel;
 }
 
 /* One call from begin to end: its status, the bytes of its messages one behind the other. */
-static mc_status call_once(struct grpc_channel *channel, const void *message, size_t size, struct buf *got,
+static mc_status call_once(struct rpc_channel *channel, const void *message, size_t size, struct buf *got,
                            const mc_call *call, mc_error *err) {
-  struct grpc_stream *stream;
-  mc_status status = grpc_stream_open(&stream, channel, "/test.Test/Call", message, size, call, err);
+  struct rpc_stream *stream;
+  mc_status status = rpc_stream_open(&stream, channel, "/test.Test/Call", message, size, call, err);
   if (status) return status;
   const void *data;
-  while (!(status = grpc_stream_next(stream, &data, &size, call, err)) && data) {
+  while (!(status = rpc_stream_next(stream, &data, &size, call, err)) && data) {
     if (got) assert_true(buf_append(got, data, size));
   }
-  grpc_stream_close(stream, false);
+  rpc_stream_close(stream, false);
   return status;
 }
 
@@ -154,7 +154,7 @@ static void echo(struct peer_call *call, void *user) {
 static void calls_share_a_connection_one_after_the_other(void **state) {
   (void)state;
   struct peer *peer = peer_start(0, echo, NULL);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   struct buf got;
   buf_init(&got, 1 << 20);
   for (int i = 0; i < 50; i++) {
@@ -165,14 +165,14 @@ static void calls_share_a_connection_one_after_the_other(void **state) {
   assert_int_equal(peer_connections(peer), 1);
   assert_int_equal(peer_calls(peer), 50);
   buf_free(&got);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
 }
 
 static void a_kept_connection_that_was_cut_is_made_anew(void **state) {
   (void)state;
   struct peer *peer = peer_start(0, echo, NULL);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   for (int i = 0; i < 5; i++) {
     assert_int_equal(call_once(channel, "x", 1, NULL, &forever, NULL), MC_OK);
     assert_int_equal(call_once(channel, "x", 1, NULL, &forever, NULL), MC_OK);
@@ -180,7 +180,7 @@ static void a_kept_connection_that_was_cut_is_made_anew(void **state) {
   }
   assert_int_equal(peer_connections(peer), 5);
   assert_int_equal(peer_calls(peer), 10);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
 }
 
@@ -198,33 +198,33 @@ static void send_many(struct peer_call *call, void *user) {
 static void a_stream_brings_its_messages_in_order(void **state) {
   (void)state;
   struct peer *peer = peer_start(0, send_many, NULL);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   for (int round = 0; round < 3; round++) { /* the later ones on the connection of the first */
-    struct grpc_stream *stream;
+    struct rpc_stream *stream;
     const void *data;
     size_t size;
-    assert_int_equal(grpc_stream_open(&stream, channel, "/t/M", "", 0, &forever, NULL), MC_OK);
+    assert_int_equal(rpc_stream_open(&stream, channel, "/t/M", "", 0, &forever, NULL), MC_OK);
     for (uint32_t i = 0; i < MANY; i++) {
-      assert_int_equal(grpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK);
+      assert_int_equal(rpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK);
       assert_non_null(data);
       assert_int_equal(size, i % 7 ? sizeof(i) : 0);
       if (size) assert_memory_equal(data, &i, sizeof(i));
     }
-    assert_int_equal(grpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK);
+    assert_int_equal(rpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK);
     assert_int_equal(size, 8 << 20);
-    assert_int_equal(grpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK);
+    assert_int_equal(rpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK);
     assert_null(data);
-    assert_int_equal(grpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK); /* and it stays so */
+    assert_int_equal(rpc_stream_next(stream, &data, &size, &forever, NULL), MC_OK); /* and it stays so */
     assert_null(data);
-    grpc_stream_close(stream, false);
+    rpc_stream_close(stream, false);
   }
   assert_int_equal(peer_connections(peer), 1);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
 }
 
 struct caller {
-  struct grpc_channel *channel;
+  struct rpc_channel *channel;
   pthread_t thread;
   int failures;
 };
@@ -244,7 +244,7 @@ static void *caller_main(void *arg) {
 static void threads_call_at_once(void **state) {
   (void)state;
   struct peer *peer = peer_start(0, echo, NULL);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   struct caller callers[12];
   for (int i = 0; i < 12; i++) {
     callers[i] = (struct caller){.channel = channel};
@@ -255,7 +255,7 @@ static void threads_call_at_once(void **state) {
     assert_int_equal(callers[i].failures, 0);
   }
   assert_int_equal(peer_calls(peer), 12 * 25);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
 }
 
@@ -263,11 +263,11 @@ static void threads_call_at_once(void **state) {
 
 static mc_status one_call_of(peer_handler handler, mc_error *err) {
   struct peer *peer = peer_start(0, handler, NULL);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   mc_status status = call_once(channel, "x", 1, NULL, &forever, err);
   assert_string_equal(err->origin, "cluster");
   assert_int_equal(err->status, status);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
   return status;
 }
@@ -359,30 +359,30 @@ static void bad_ends_have_their_status(void **state) {
 static void a_port_without_a_server_is_told_at_once(void **state) {
   (void)state;
   struct peer *peer = peer_start(0, echo, NULL);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   peer_stop(peer);
   mc_error err = MC_ERROR_INIT;
   int64_t began = clock_ns();
   assert_int_equal(call_once(channel, "x", 1, NULL, &forever, &err), MC_UNAVAILABLE);
   assert_true(clock_ns() - began < CONNECT_MS * NS_PER_MS);
   assert_non_null(strstr(err.message, "can't reach the service at 127.0.0.1:"));
-  assert_int_equal(grpc_channel_probe(channel, &forever, NULL), MC_UNAVAILABLE);
-  grpc_channel_close(channel);
+  assert_int_equal(rpc_channel_probe(channel, &forever, NULL), MC_UNAVAILABLE);
+  rpc_channel_close(channel);
 }
 
 static void a_bad_address_is_refused(void **state) {
   (void)state;
   static const char *const bad[] = {"", "host", "host:", ":80", "host:0", "a@b:80", "a/b:80", "host:99999", "::1:80"};
   for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-    struct grpc_channel_config config = {.address = bad[i]};
-    struct grpc_channel *channel;
+    struct rpc_channel_config config = {.address = bad[i]};
+    struct rpc_channel *channel;
     mc_error err = MC_ERROR_INIT;
-    assert_int_equal(grpc_channel_open(&channel, &config, &err), MC_INVALID_ARGUMENT);
+    assert_int_equal(rpc_channel_open(&channel, &config, &err), MC_INVALID_ARGUMENT);
     assert_true(*err.message);
   }
-  struct grpc_channel *channel = channel_to("[::1]:80");
-  assert_string_equal(grpc_channel_address(channel), "[::1]:80");
-  grpc_channel_close(channel);
+  struct rpc_channel *channel = channel_to("[::1]:80");
+  assert_string_equal(rpc_channel_address(channel), "[::1]:80");
+  rpc_channel_close(channel);
 }
 
 /* ---- waiting ---- */
@@ -403,23 +403,23 @@ static void a_cancelled_call_ends_and_the_server_sees_it(void **state) {
   sem_t cancelled;
   sem_init(&cancelled, 0, 0);
   struct peer *peer = peer_start(0, wait_for_the_end, &cancelled);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   mc_call call = {INT64_MAX, NULL};
   assert_int_equal(mc_cancel_new(&call.cancel, NULL), MC_OK);
-  struct grpc_stream *stream;
+  struct rpc_stream *stream;
   const void *data;
   size_t size;
-  assert_int_equal(grpc_stream_open(&stream, channel, "/t/M", "", 0, &call, NULL), MC_OK);
-  assert_int_equal(grpc_stream_next(stream, &data, &size, &call, NULL), MC_OK);
-  assert_false(grpc_stream_poll(stream));
+  assert_int_equal(rpc_stream_open(&stream, channel, "/t/M", "", 0, &call, NULL), MC_OK);
+  assert_int_equal(rpc_stream_next(stream, &data, &size, &call, NULL), MC_OK);
+  assert_false(rpc_stream_poll(stream));
   pthread_t thread;
   assert_int_equal(pthread_create(&thread, NULL, cancel_main, call.cancel), 0);
-  assert_int_equal(grpc_stream_next(stream, &data, &size, &call, NULL), MC_CANCELLED);
+  assert_int_equal(rpc_stream_next(stream, &data, &size, &call, NULL), MC_CANCELLED);
   pthread_join(thread, NULL);
-  grpc_stream_close(stream, false);
+  rpc_stream_close(stream, false);
   sem_wait(&cancelled);
   mc_cancel_free(call.cancel);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
   sem_destroy(&cancelled);
 }
@@ -429,13 +429,13 @@ static void a_deadline_ends_a_call(void **state) {
   sem_t cancelled;
   sem_init(&cancelled, 0, 0);
   struct peer *peer = peer_start(0, wait_for_the_end, &cancelled);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   mc_call call = {deadline_in_ms(100), NULL};
   int64_t began = clock_ns();
   assert_int_equal(call_once(channel, "x", 1, NULL, &call, NULL), MC_DEADLINE_EXCEEDED);
   assert_true(clock_ns() - began >= 99 * NS_PER_MS);
   sem_wait(&cancelled);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
   sem_destroy(&cancelled);
 }
@@ -452,13 +452,13 @@ static void a_frozen_server_is_given_up(void **state) {
   getsockname(fd, (struct sockaddr *)&to, &length);
   char address[32];
   snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(to.sin_port));
-  struct grpc_channel *channel = channel_to(address);
+  struct rpc_channel *channel = channel_to(address);
   mc_error err = MC_ERROR_INIT;
   int64_t began = clock_ns();
   assert_int_equal(call_once(channel, "x", 1, NULL, &forever, &err), MC_UNAVAILABLE);
   assert_non_null(strstr(err.message, "does not answer"));
   assert_true(clock_ns() - began >= CONNECT_MS * NS_PER_MS);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   close(fd);
 }
 
@@ -488,14 +488,14 @@ static void a_silent_server_that_lives_is_waited_for(void **state) {
   struct slow slow;
   sem_init(&slow.probed, 0, 0);
   struct peer *peer = peer_start(0, answer_after_probes, &slow);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   struct buf got;
   buf_init(&got, 64);
   assert_int_equal(call_once(channel, "x", 1, &got, &forever, NULL), MC_OK);
   assert_string_equal(got.data, "x");
   assert_int_equal(peer_calls(peer), 3);
   buf_free(&got);
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   peer_stop(peer);
   sem_destroy(&slow.probed);
 }
@@ -511,16 +511,16 @@ static void lingering_keeps_the_connection(void **state) {
   sem_t taken;
   sem_init(&taken, 0, 0);
   struct peer *peer = peer_start(0, finish_behind_the_message, &taken);
-  struct grpc_channel *channel = channel_to(peer_address(peer));
+  struct rpc_channel *channel = channel_to(peer_address(peer));
   for (int i = 0; i < 10; i++) {
-    struct grpc_stream *stream;
-    assert_int_equal(grpc_stream_open(&stream, channel, "/t/M", "", 0, &forever, NULL), MC_OK);
-    assert_int_equal(grpc_stream_wait(stream, &forever, NULL), MC_OK);
+    struct rpc_stream *stream;
+    assert_int_equal(rpc_stream_open(&stream, channel, "/t/M", "", 0, &forever, NULL), MC_OK);
+    assert_int_equal(rpc_stream_wait(stream, &forever, NULL), MC_OK);
     sem_post(&taken);
-    grpc_stream_close(stream, true);
+    rpc_stream_close(stream, true);
   }
   assert_true(peer_connections(peer) < 10); /* the machine may have been slow at times */
-  grpc_channel_close(channel);
+  rpc_channel_close(channel);
   sem_post(&taken);
   peer_stop(peer);
   sem_destroy(&taken);

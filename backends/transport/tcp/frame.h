@@ -1,35 +1,38 @@
-/* The frames of the tcp data plane; see docs/data-plane.md. Little-endian, 64 bytes each:
+/* The frames of the TCP transport; docs/data-plane.md is their reference.
  *
- *    0  "MCD1"   4  u8 type   5  u8 kind   6  u8 status   7  u8 flags   8  u64 offset   16  u64 length
- *   24  u64 size (of the content; all ones: not known yet)   32  id[32]
- */
-#ifndef TRANSPORT_TCP_FRAME_H
-#define TRANSPORT_TCP_FRAME_H
+ * Every frame is a header of 64 bytes. DATA is followed by `length` bytes of the content, ERROR by `length` bytes of
+ * text; the others stand alone. */
+#ifndef TCP_FRAME_H
+#define TCP_FRAME_H
 
-#include <modelcache/backend/transport.h>
+#include <modelcache/types.h>
 
-#define FRAME_SIZE        64
-#define FRAME_MESSAGE_MAX 480
+#define TCP_FRAME_SIZE     64
+#define TCP_FRAME_VERSION  1
+#define TCP_FRAME_TEXT_MAX (MC_ERROR_MESSAGE_SIZE - 1)
 
-enum frame_type {
-  FRAME_READ = 1,  /* client: send [offset, offset + length) of kind/id; length all ones: to the end */
-  FRAME_DATA = 2,  /* server: `length` bytes follow, which belong at `offset` */
-  FRAME_END = 3,   /* server: all was sent; the content's size is `size` */
-  FRAME_ERROR = 4, /* server: `status`; a message of `length` bytes follows; the request has ended */
-  FRAME_WAIT = 5,  /* server: nothing to send yet, but alive */
+enum tcp_frame_type {
+  TCP_FRAME_REQUEST = 1, /* to the server: send [offset, offset + length), or with length MC_SIZE_UNKNOWN to the end */
+  TCP_FRAME_DATA,        /* bytes [offset, offset + length) follow; they are never of two chunks */
+  TCP_FRAME_END,         /* answers an open-ended request: the content ends at `offset` */
+  TCP_FRAME_WAIT,        /* nothing to send yet, but the peer is alive */
+  TCP_FRAME_ERROR,       /* ends the answer; request 0: ends the connection */
 };
 
-enum { FRAME_SUSPECT = 1 }; /* flag of FRAME_READ: these bytes arrived damaged before */
+enum { TCP_FRAME_SUSPECT = 1 << 0 }; /* of a request: the chunk at `offset` arrived damaged before */
 
-struct frame {
-  enum frame_type type;
-  uint8_t kind, status, flags;
-  uint64_t offset, length, size;
-  uint8_t id[32];
+struct tcp_frame {
+  uint8_t type, flags;
+  uint8_t kind;         /* REQUEST: an mc_content_kind */
+  uint32_t request;     /* chosen by the client, not 0; in every frame of the answer */
+  uint32_t patience_ms; /* REQUEST: the client gives up when it hears nothing for this long; 0: never */
+  uint32_t status;      /* ERROR: an mc_status, or one that only newer peers know; never MC_OK */
+  uint64_t offset, length;
+  uint8_t id[32]; /* REQUEST */
 };
 
-void frame_encode(uint8_t bytes[FRAME_SIZE], const struct frame *frame);
-/* false: these are not a frame's bytes. */
-bool frame_decode(struct frame *frame, const uint8_t bytes[FRAME_SIZE]);
+void tcp_frame_encode(uint8_t out[TCP_FRAME_SIZE], const struct tcp_frame *frame);
+/* MC_PROTOCOL: not a frame, or one whose numbers can't be right. MC_UNSUPPORTED: another version of the protocol. */
+mc_status tcp_frame_decode(struct tcp_frame *frame, const uint8_t in[TCP_FRAME_SIZE], mc_error *err);
 
 #endif

@@ -78,21 +78,21 @@ static mc_status list(mc_upstream *self, const char *prefix, bool origin,
   Modelcache__V1__ListRequest request = MODELCACHE__V1__LIST_REQUEST__INIT;
   request.prefix = (char *)prefix;
   request.origin = origin;
-  struct grpc_stream *stream;
+  struct rpc_stream *stream;
   mc_status status = service_call(&stream, service_of(self), "List", &request.base, call, err);
   if (status) return status;
   for (bool stop = false; !stop && !status;) {
     const void *data;
     size_t size;
     void *batch;
-    status = grpc_stream_next(stream, &data, &size, call, err);
+    status = rpc_stream_next(stream, &data, &size, call, err);
     if (status || !data) break;
     status = message_unpack(&batch, &modelcache__v1__list_response__descriptor, data, size, err);
     if (status) break;
     status = take(user, batch, &stop, err);
     message_free(batch);
   }
-  grpc_stream_close(stream, false);
+  rpc_stream_close(stream, false);
   return status;
 }
 

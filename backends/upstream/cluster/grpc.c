@@ -30,7 +30,7 @@ struct handle {
   struct handle *prev, *next;
 };
 
-struct grpc_channel {
+struct rpc_channel {
   char address[HOST_SIZE + 16]; /* in URLs and messages */
   char *user_agent;
   int64_t connect_timeout_ms, stall_timeout_ms;
@@ -40,8 +40,8 @@ struct grpc_channel {
   unsigned idle_count;
 };
 
-struct grpc_stream {
-  struct grpc_channel *channel;
+struct rpc_stream {
+  struct rpc_channel *channel;
   struct handle *handle;
   char *url;
   struct buf request;
@@ -77,7 +77,7 @@ static bool is_host_char(char c) {
          c == '_' || c == ':';
 }
 
-mc_status grpc_channel_open(struct grpc_channel **out, const struct grpc_channel_config *config, mc_error *err) {
+mc_status rpc_channel_open(struct rpc_channel **out, const struct rpc_channel_config *config, mc_error *err) {
   char host[HOST_SIZE];
   uint16_t port;
   mc_status status = net_split(config->address, host, &port, "the endpoint", err);
@@ -88,7 +88,7 @@ mc_status grpc_channel_open(struct grpc_channel **out, const struct grpc_channel
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the endpoint '%.100s' does not name a host and its port",
                         config->address);
   }
-  struct grpc_channel *channel = calloc(1, sizeof(*channel));
+  struct rpc_channel *channel = calloc(1, sizeof(*channel));
   if (channel && config->user_agent) channel->user_agent = strdup(config->user_agent);
   if (!channel || (config->user_agent && !channel->user_agent)) {
     free(channel);
@@ -103,7 +103,7 @@ mc_status grpc_channel_open(struct grpc_channel **out, const struct grpc_channel
   return MC_OK;
 }
 
-void grpc_channel_close(struct grpc_channel *channel) {
+void rpc_channel_close(struct rpc_channel *channel) {
   if (!channel) return;
   struct handle *handle, *next;
   DL_FOREACH_SAFE(channel->idle, handle, next) {
@@ -115,12 +115,12 @@ void grpc_channel_close(struct grpc_channel *channel) {
   free(channel);
 }
 
-const char *grpc_channel_address(const struct grpc_channel *channel) {
+const char *rpc_channel_address(const struct rpc_channel *channel) {
   return channel->address;
 }
 
 /* With the lock held: take those out that have been idle for too long. */
-static struct handle *take_old(struct grpc_channel *channel) {
+static struct handle *take_old(struct rpc_channel *channel) {
   struct handle *old = NULL;
   while (channel->idle) {
     struct handle *last = channel->idle->prev;
@@ -140,7 +140,7 @@ static void free_all(struct handle *list) {
   }
 }
 
-static struct handle *handle_take(struct grpc_channel *channel) {
+static struct handle *handle_take(struct rpc_channel *channel) {
   pthread_mutex_lock(&channel->lock);
   struct handle *old = take_old(channel), *handle = channel->idle;
   if (handle) {
@@ -152,7 +152,7 @@ static struct handle *handle_take(struct grpc_channel *channel) {
   return handle;
 }
 
-static void handle_give(struct grpc_channel *channel, struct handle *handle) {
+static void handle_give(struct rpc_channel *channel, struct handle *handle) {
   handle->idle_since = clock_ns();
   pthread_mutex_lock(&channel->lock);
   DL_PREPEND(channel->idle, handle);
@@ -166,7 +166,7 @@ static void handle_give(struct grpc_channel *channel, struct handle *handle) {
 
 static size_t on_body(char *data, size_t one, size_t size, void *user) {
   (void)one;
-  struct grpc_stream *stream = user;
+  struct rpc_stream *stream = user;
   stream->heard = clock_ns();
   if (!stream->speaks || stream->http_status != 200) return size; /* some server's error page */
   stream->status = wire_frames_feed(&stream->frames, data, size, &stream->error);
@@ -187,7 +187,7 @@ static const char *header_value(const char *line, size_t size, const char *name,
 /* Headers and trailers alike, a line at a time. */
 static size_t on_header(char *line, size_t one, size_t size, void *user) {
   (void)one;
-  struct grpc_stream *stream = user;
+  struct rpc_stream *stream = user;
   stream->heard = clock_ns();
   stream->answered = true;
   size_t length;
@@ -208,7 +208,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
 
 static curl_socket_t on_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
   (void)purpose;
-  struct grpc_stream *stream = user;
+  struct rpc_stream *stream = user;
   if (stream->reused) return CURL_SOCKET_BAD; /* the old connection is gone: on_end() begins again */
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
@@ -216,7 +216,7 @@ static curl_socket_t on_socket(void *user, curlsocktype purpose, struct curl_soc
 /* A host that vanished without a word: found by TCP itself, whether or not something is to be sent. */
 static int on_connect(void *user, curl_socket_t fd, curlsocktype purpose) {
   (void)purpose;
-  struct grpc_stream *stream = user;
+  struct rpc_stream *stream = user;
   int one = 1, idle = 10, interval = 5, count = 3;
   unsigned timeout = (unsigned)stream->channel->stall_timeout_ms;
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
@@ -229,7 +229,7 @@ static int on_connect(void *user, curl_socket_t fd, curlsocktype purpose) {
 
 /* ---- a stream's beginning ---- */
 
-static struct handle *handle_new(const struct grpc_channel *channel) {
+static struct handle *handle_new(const struct rpc_channel *channel) {
   struct handle *handle = calloc(1, sizeof(*handle));
   if (!handle) return NULL;
   handle->multi = curl_multi_init();
@@ -259,7 +259,7 @@ static struct handle *handle_new(const struct grpc_channel *channel) {
  * HTTP/2 on it anew. A request that merely prefers HTTP/2 is put on such a connection as it should, though, so that
  * is what is asked for then; on_socket() sees to it that no new connection is opened in that mode, which would begin
  * with HTTP/1.1. */
-static mc_status begin(struct grpc_stream *stream, bool fresh, mc_error *err) {
+static mc_status begin(struct rpc_stream *stream, bool fresh, mc_error *err) {
   struct handle *handle = fresh ? NULL : handle_take(stream->channel);
   if (!handle) handle = handle_new(stream->channel);
   if (!handle) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a call of the service");
@@ -305,11 +305,11 @@ static bool add_headers(struct curl_slist **list, const mc_call *call) {
   return good;
 }
 
-mc_status grpc_stream_open(struct grpc_stream **out, struct grpc_channel *channel, const char *method,
-                           const void *message, size_t size, const mc_call *call, mc_error *err) {
+mc_status rpc_stream_open(struct rpc_stream **out, struct rpc_channel *channel, const char *method, const void *message,
+                          size_t size, const mc_call *call, mc_error *err) {
   mc_status status = mc_call_check(call, err);
   if (status) return status;
-  struct grpc_stream *stream = calloc(1, sizeof(*stream));
+  struct rpc_stream *stream = calloc(1, sizeof(*stream));
   if (!stream) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a call of the service");
   stream->channel = channel;
   stream->endless = call->deadline == INT64_MAX;
@@ -324,7 +324,7 @@ mc_status grpc_stream_open(struct grpc_stream **out, struct grpc_channel *channe
   status =
       good ? begin(stream, false, err) : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a call of the service");
   if (status) {
-    grpc_stream_close(stream, false);
+    rpc_stream_close(stream, false);
     return status;
   }
   *out = stream;
@@ -333,7 +333,7 @@ mc_status grpc_stream_open(struct grpc_stream **out, struct grpc_channel *channe
 
 /* ---- a stream's end ---- */
 
-static mc_status end_with_code(struct grpc_stream *stream) {
+static mc_status end_with_code(struct rpc_stream *stream) {
   int code = stream->has_code ? stream->code : wire_code_of_http(stream->http_status);
   mc_status status = wire_status(code);
   if (status == MC_DEADLINE_EXCEEDED && stream->endless) status = MC_UNAVAILABLE;
@@ -354,7 +354,7 @@ static mc_status end_with_code(struct grpc_stream *stream) {
                       wire_code_name(code));
 }
 
-static mc_status end_broken(struct grpc_stream *stream, CURLcode result) {
+static mc_status end_broken(struct rpc_stream *stream, CURLcode result) {
   const char *why = *stream->curl_message ? stream->curl_message : curl_easy_strerror(result);
   const char *address = stream->channel->address;
   switch (result) {
@@ -370,13 +370,13 @@ static mc_status end_broken(struct grpc_stream *stream, CURLcode result) {
   }
 }
 
-static void take_out(struct grpc_stream *stream) {
+static void take_out(struct rpc_stream *stream) {
   if (stream->in_multi) curl_multi_remove_handle(stream->handle->multi, stream->handle->easy);
   stream->in_multi = false;
 }
 
 /* The transfer is over. */
-static void on_end(struct grpc_stream *stream, CURLcode result) {
+static void on_end(struct rpc_stream *stream, CURLcode result) {
   take_out(stream);
   stream->handle->connected = result == CURLE_OK;
   if (result && stream->reused && !stream->answered) {
@@ -400,13 +400,13 @@ static void on_end(struct grpc_stream *stream, CURLcode result) {
   }
 }
 
-void grpc_stream_close(struct grpc_stream *stream, bool linger) {
+void rpc_stream_close(struct rpc_stream *stream, bool linger) {
   if (!stream) return;
   mc_call moment = {clock_ns() + LINGER, NULL};
   const void *message;
   size_t size;
   stream->probes = false;
-  while (linger && grpc_stream_next(stream, &message, &size, &moment, NULL) == MC_OK && message) continue;
+  while (linger && rpc_stream_next(stream, &message, &size, &moment, NULL) == MC_OK && message) continue;
   take_out(stream);
   if (stream->handle && stream->handle->connected && stream->ended) {
     handle_give(stream->channel, stream->handle);
@@ -423,12 +423,12 @@ void grpc_stream_close(struct grpc_stream *stream, bool linger) {
 /* ---- pumping ---- */
 
 /* Whether there is something to take. */
-static bool is_ready(const struct grpc_stream *stream) {
+static bool is_ready(const struct rpc_stream *stream) {
   return stream->ended || wire_frames_pending(&stream->frames);
 }
 
 /* Do what can be done without waiting. */
-static void perform(struct grpc_stream *stream) {
+static void perform(struct rpc_stream *stream) {
   int running, left;
   CURLMcode code = curl_multi_perform(stream->handle->multi, &running);
   CURLMsg *message = curl_multi_info_read(stream->handle->multi, &left);
@@ -442,14 +442,14 @@ static void perform(struct grpc_stream *stream) {
 }
 
 /* When a silent server is to be asked whether it lives: sooner as long as it has not said anything at all. */
-static int64_t probe_time(const struct grpc_stream *stream) {
-  const struct grpc_channel *channel = stream->channel;
+static int64_t probe_time(const struct rpc_stream *stream) {
+  const struct rpc_channel *channel = stream->channel;
   int64_t patience = channel->stall_timeout_ms;
   if (!stream->answered && channel->connect_timeout_ms < patience) patience = channel->connect_timeout_ms;
   return stream->probes ? stream->heard + patience * NS_PER_MS : INT64_MAX;
 }
 
-static mc_status wait_for_more(struct grpc_stream *stream, const mc_call *call, mc_error *err) {
+static mc_status wait_for_more(struct rpc_stream *stream, const mc_call *call, mc_error *err) {
   int64_t silence = probe_time(stream);
   int timeout = deadline_poll_ms(deadline_earlier(call->deadline, silence));
   struct curl_waitfd cancelled = {.fd = mc_cancel_fd(call->cancel), .events = CURL_WAIT_POLLIN};
@@ -460,12 +460,12 @@ static mc_status wait_for_more(struct grpc_stream *stream, const mc_call *call, 
 
   /* A server may well have nothing to say for long, while it waits for something itself; but one that is frozen, or
    * whose host is, must not be waited for. HTTP/2 has pings for that, which curl can't send. */
-  mc_status status = grpc_channel_probe(stream->channel, call, err);
+  mc_status status = rpc_channel_probe(stream->channel, call, err);
   stream->heard = clock_ns();
   return status;
 }
 
-mc_status grpc_stream_wait(struct grpc_stream *stream, const mc_call *call, mc_error *err) {
+mc_status rpc_stream_wait(struct rpc_stream *stream, const mc_call *call, mc_error *err) {
   while (!is_ready(stream)) {
     mc_status status = mc_call_check(call, err);
     if (status) return status;
@@ -484,33 +484,33 @@ mc_status grpc_stream_wait(struct grpc_stream *stream, const mc_call *call, mc_e
   return stream->status;
 }
 
-mc_status grpc_stream_next(struct grpc_stream *stream, const void **message, size_t *size, const mc_call *call,
-                           mc_error *err) {
-  mc_status status = grpc_stream_wait(stream, call, err);
+mc_status rpc_stream_next(struct rpc_stream *stream, const void **message, size_t *size, const mc_call *call,
+                          mc_error *err) {
+  mc_status status = rpc_stream_wait(stream, call, err);
   *message = NULL;
   *size = 0;
   if (!status) wire_frames_next(&stream->frames, message, size);
   return status;
 }
 
-bool grpc_stream_poll(struct grpc_stream *stream) {
+bool rpc_stream_poll(struct rpc_stream *stream) {
   if (!is_ready(stream)) perform(stream);
   return is_ready(stream);
 }
 
-bool grpc_stream_answered(const struct grpc_stream *stream) {
+bool rpc_stream_answered(const struct rpc_stream *stream) {
   return stream->answered;
 }
 
-mc_status grpc_channel_probe(struct grpc_channel *channel, const mc_call *call, mc_error *err) {
+mc_status rpc_channel_probe(struct rpc_channel *channel, const mc_call *call, mc_error *err) {
   mc_call patient = {deadline_earlier(call->deadline, deadline_in_ms(channel->connect_timeout_ms)), call->cancel};
-  struct grpc_stream *stream;
-  mc_status status = grpc_stream_open(&stream, channel, "/grpc.health.v1.Health/Check", "", 0, &patient, err);
+  struct rpc_stream *stream;
+  mc_status status = rpc_stream_open(&stream, channel, "/grpc.health.v1.Health/Check", "", 0, &patient, err);
   if (status) return status;
   stream->probes = false;
-  status = grpc_stream_wait(stream, &patient, err);
+  status = rpc_stream_wait(stream, &patient, err);
   bool lives = stream->answered;
-  grpc_stream_close(stream, lives);
+  rpc_stream_close(stream, lives);
   if (lives) return MC_OK;
   status = mc_call_check(call, err);
   if (status) return status;

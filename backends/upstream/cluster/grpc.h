@@ -1,11 +1,11 @@
 /* A small gRPC client on libcurl's HTTP/2: unary calls and server streams over cleartext with prior knowledge.
  *
  *   what          made by              ended by              threads
- *   grpc_channel  grpc_channel_open    grpc_channel_close    any, several at once
- *   grpc_stream   grpc_stream_open     grpc_stream_close     one at a time
+ *   rpc_channel  rpc_channel_open    rpc_channel_close    any, several at once
+ *   rpc_stream   rpc_stream_open     rpc_stream_close     one at a time
  *
  * A stream is pumped by whoever waits for its next message: there is no thread behind it. Between two waits nothing
- * is read from its connection but by grpc_stream_poll, which should be called now and then on a stream that is held
+ * is read from its connection but by rpc_stream_poll, which should be called now and then on a stream that is held
  * open, so that the server's pings are answered.
  *
  * Each stream has an HTTP/2 connection of its own, kept for the next one when it has ended well: a second thread
@@ -15,10 +15,10 @@
 
 #include <modelcache/types.h>
 
-struct grpc_channel;
-struct grpc_stream;
+struct rpc_channel;
+struct rpc_stream;
 
-struct grpc_channel_config {
+struct rpc_channel_config {
   const char *address; /* HOST:PORT or [V6]:PORT */
   int64_t connect_timeout_ms;
   int64_t stall_timeout_ms; /* a server that has said nothing for this long is asked whether it lives */
@@ -26,32 +26,32 @@ struct grpc_channel_config {
 };
 
 /* No I/O. MC_INVALID_ARGUMENT for a bad address. */
-mc_status grpc_channel_open(struct grpc_channel **out, const struct grpc_channel_config *config, mc_error *err);
+mc_status rpc_channel_open(struct rpc_channel **out, const struct rpc_channel_config *config, mc_error *err);
 /* No stream is open. NULL is fine. */
-void grpc_channel_close(struct grpc_channel *channel);
-const char *grpc_channel_address(const struct grpc_channel *channel);
+void rpc_channel_close(struct rpc_channel *channel);
+const char *rpc_channel_address(const struct rpc_channel *channel);
 
 /* Ask the server, by its health service, whether it lives: any answer within the connect timeout will do. Blocks.
  * MC_UNAVAILABLE. */
-mc_status grpc_channel_probe(struct grpc_channel *channel, const mc_call *call, mc_error *err);
+mc_status rpc_channel_probe(struct rpc_channel *channel, const mc_call *call, mc_error *err);
 
 /* Begin a call of `method` ("/package.Service/Method") with one encoded message, which is copied. Does not block: a
  * server that can't be reached shows in the first wait. The call's deadline goes with it to the server. */
-mc_status grpc_stream_open(struct grpc_stream **out, struct grpc_channel *channel, const char *method,
-                           const void *message, size_t size, const mc_call *call, mc_error *err);
+mc_status rpc_stream_open(struct rpc_stream **out, struct rpc_channel *channel, const char *method, const void *message,
+                          size_t size, const mc_call *call, mc_error *err);
 /* Wait until a message or the end is there, without taking it. The status of a call that ended badly comes after its
  * last message: MC_OK here says that there is a message, or that the call ended well. */
-mc_status grpc_stream_wait(struct grpc_stream *stream, const mc_call *call, mc_error *err);
+mc_status rpc_stream_wait(struct rpc_stream *stream, const mc_call *call, mc_error *err);
 /* Wait for the next message; it is valid until the next function on this stream. *message is NULL when the call ended
  * well. */
-mc_status grpc_stream_next(struct grpc_stream *stream, const void **message, size_t *size, const mc_call *call,
-                           mc_error *err);
-/* Serve the connection without waiting. Whether grpc_stream_wait would return at once. */
-bool grpc_stream_poll(struct grpc_stream *stream);
+mc_status rpc_stream_next(struct rpc_stream *stream, const void **message, size_t *size, const mc_call *call,
+                          mc_error *err);
+/* Serve the connection without waiting. Whether rpc_stream_wait would return at once. */
+bool rpc_stream_poll(struct rpc_stream *stream);
 /* Whether the server has answered anything at all. */
-bool grpc_stream_answered(const struct grpc_stream *stream);
+bool rpc_stream_answered(const struct rpc_stream *stream);
 /* End it. A call that is still open is cancelled; with `linger` it is first given a moment to end by itself, for when
  * nothing but its status is outstanding: its connection can then be kept. NULL is fine. */
-void grpc_stream_close(struct grpc_stream *stream, bool linger);
+void rpc_stream_close(struct rpc_stream *stream, bool linger);
 
 #endif

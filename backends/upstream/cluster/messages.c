@@ -98,9 +98,10 @@ mc_status ticket_from(struct ticket **out, const Modelcache__V1__Ticket *message
     status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service sent a ticket for %llu bytes",
                           (unsigned long long)message->size);
   }
-  bool has_chunks = message->complete && (message->chunks.len || message->chunk_size);
+  bool has_chunks = message->complete && (message->chunks.len || !message->size);
   if (!status && has_chunks) {
-    status = chunk_table_from_bytes(&ticket->chunks, message->size, message->chunk_size, message->chunks.data,
+    uint64_t chunk_size = message->size ? message->chunk_size : MC_CHUNK_SIZE;
+    status = chunk_table_from_bytes(&ticket->chunks, message->size, chunk_size, message->chunks.data,
                                     message->chunks.len, err);
   }
   if (status) {

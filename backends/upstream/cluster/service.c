@@ -21,7 +21,7 @@
 enum state { UP, DOWN, PROBING };
 
 struct server {
-  struct grpc_channel *channel;
+  struct rpc_channel *channel;
   /* under the service's lock: */
   enum state state;
   int64_t down_ms; /* how long it is avoided after its next failure */
@@ -42,12 +42,12 @@ static mc_status add_server(struct service *service, const char *address, const 
   if (service->count == MAX_SERVERS) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the endpoint names more than %d servers", MAX_SERVERS);
   }
-  struct grpc_channel_config channel = {.address = address,
-                                        .connect_timeout_ms = config->connect_timeout_ms,
-                                        .stall_timeout_ms = config->stall_timeout_ms,
-                                        .user_agent = config->user_agent};
+  struct rpc_channel_config channel = {.address = address,
+                                       .connect_timeout_ms = config->connect_timeout_ms,
+                                       .stall_timeout_ms = config->stall_timeout_ms,
+                                       .user_agent = config->user_agent};
   struct server *server = &service->servers[service->count];
-  mc_status status = grpc_channel_open(&server->channel, &channel, err);
+  mc_status status = rpc_channel_open(&server->channel, &channel, err);
   if (status) return status;
   server->down_ms = FIRST_DOWN_MS;
   service->count++;
@@ -83,7 +83,7 @@ mc_status service_open(struct service **out, const mc_upstream_config *config, m
 
 void service_close(struct service *service) {
   if (!service) return;
-  for (size_t i = 0; i < service->count; i++) grpc_channel_close(service->servers[i].channel);
+  for (size_t i = 0; i < service->count; i++) rpc_channel_close(service->servers[i].channel);
   pthread_mutex_destroy(&service->lock);
   free(service);
 }
@@ -111,7 +111,7 @@ static void report_up(struct service *service, struct server *server) {
   server->state = UP;
   server->down_ms = FIRST_DOWN_MS;
   pthread_mutex_unlock(&service->lock);
-  if (news) log_info(service->logger, ORIGIN, "the service at %s answers again", grpc_channel_address(server->channel));
+  if (news) log_info(service->logger, ORIGIN, "the service at %s answers again", rpc_channel_address(server->channel));
 }
 
 static void report_down(struct service *service, struct server *server, const char *why) {
@@ -150,10 +150,10 @@ static mc_status knock(struct service *service, struct server *server, const mc_
   if (state == UP) return MC_OK;
   if (state == DOWN) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service at %s is down; it is tried again in %lld ms",
-                        grpc_channel_address(server->channel), (long long)wait_ms);
+                        rpc_channel_address(server->channel), (long long)wait_ms);
   }
   mc_error why = MC_ERROR_INIT;
-  mc_status status = grpc_channel_probe(server->channel, call, &why);
+  mc_status status = rpc_channel_probe(server->channel, call, &why);
   if (!status) {
     report_up(service, server);
   } else if (callers_own(status)) {
@@ -167,26 +167,26 @@ static mc_status knock(struct service *service, struct server *server, const mc_
 
 /* ---- calls ---- */
 
-static mc_status call_server(struct grpc_stream **out, struct service *service, struct server *server, const char *path,
+static mc_status call_server(struct rpc_stream **out, struct service *service, struct server *server, const char *path,
                              const struct buf *message, const mc_call *call, mc_error *err) {
-  struct grpc_stream *stream;
+  struct rpc_stream *stream;
   mc_error why = MC_ERROR_INIT;
-  mc_status status = grpc_stream_open(&stream, server->channel, path, message->data, message->size, call, &why);
+  mc_status status = rpc_stream_open(&stream, server->channel, path, message->data, message->size, call, &why);
   if (!status) {
-    status = grpc_stream_wait(stream, call, &why);
-    if (grpc_stream_answered(stream)) {
+    status = rpc_stream_wait(stream, call, &why);
+    if (rpc_stream_answered(stream)) {
       report_up(service, server);
     } else if (status && !callers_own(status)) {
       report_down(service, server, why.message);
     }
-    if (status) grpc_stream_close(stream, false);
+    if (status) rpc_stream_close(stream, false);
   }
   if (status && err) *err = why;
   if (!status) *out = stream;
   return status;
 }
 
-mc_status service_call(struct grpc_stream **out, struct service *service, const char *method,
+mc_status service_call(struct rpc_stream **out, struct service *service, const char *method,
                        const ProtobufCMessage *request, const mc_call *call, mc_error *err) {
   char *path = format_str("/modelcache.v1.ModelCache/%s", method);
   struct buf message;
@@ -214,20 +214,20 @@ mc_status service_call(struct grpc_stream **out, struct service *service, const 
 
 mc_status service_unary(void **answer, const ProtobufCMessageDescriptor *type, struct service *service,
                         const char *method, const ProtobufCMessage *request, const mc_call *call, mc_error *err) {
-  struct grpc_stream *stream;
+  struct rpc_stream *stream;
   mc_status status = service_call(&stream, service, method, request, call, err);
   if (status) return status;
   const void *data;
   size_t size;
   void *message = NULL;
-  status = grpc_stream_next(stream, &data, &size, call, err);
+  status = rpc_stream_next(stream, &data, &size, call, err);
   if (!status && !data) {
     status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service answered %s with nothing", method);
   }
   if (!status) status = message_unpack(&message, type, data, size, err);
-  if (!status) status = grpc_stream_next(stream, &data, &size, call, err);
+  if (!status) status = rpc_stream_next(stream, &data, &size, call, err);
   if (!status && data) status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service answered %s twice", method);
-  grpc_stream_close(stream, false);
+  rpc_stream_close(stream, false);
   if (status) {
     message_free(message);
   } else {

@@ -22,7 +22,7 @@ void service_close(struct service *service);
 
 /* Call `method` ("Fetch") of the first server that can be had, the one that answered last before the others. Blocks
  * until there is a first message or the call has ended well. MC_UNAVAILABLE if no server can be reached. */
-mc_status service_call(struct grpc_stream **out, struct service *service, const char *method,
+mc_status service_call(struct rpc_stream **out, struct service *service, const char *method,
                        const ProtobufCMessage *request, const mc_call *call, mc_error *err);
 /* The same for a method with one answer, which is decoded: give it to message_free. */
 mc_status service_unary(void **answer, const ProtobufCMessageDescriptor *type, struct service *service,

@@ -37,8 +37,8 @@ struct source {
   mc_chunk_table *chunks;
   pthread_mutex_t lock;
   /* under lock: */
-  struct grpc_stream *stream; /* NULL when it has ended */
-  bool done;                  /* it has brought its complete ticket */
+  struct rpc_stream *stream; /* NULL when it has ended */
+  bool done;                 /* it has brought its complete ticket */
   struct ticket *ticket;
   unsigned version;  /* counts tickets */
   unsigned asked;    /* Fetch calls made again since something was read */
@@ -118,7 +118,7 @@ static bool callers_own(mc_status status) {
 }
 
 static void end_stream(struct source *source) {
-  grpc_stream_close(source->stream, source->done);
+  rpc_stream_close(source->stream, source->done);
   source->stream = NULL;
 }
 
@@ -126,7 +126,7 @@ static void end_stream(struct source *source) {
 static mc_status step(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
   const void *data;
   size_t size;
-  mc_status status = grpc_stream_next(source->stream, &data, &size, call, err);
+  mc_status status = rpc_stream_next(source->stream, &data, &size, call, err);
   if (!status && data) status = take_event(source, data, size, args, err);
   if (callers_own(status) || (!status && data)) return status;
   end_stream(source);
@@ -327,7 +327,7 @@ static mc_status read_target(struct source *source, const struct target *target,
 static mc_status attend(struct source *source, const mc_call *call, mc_error *err) {
   if (pthread_mutex_trylock(&source->lock)) return MC_OK; /* another lane is at it */
   mc_status status = MC_OK;
-  while (!status && source->stream && grpc_stream_poll(source->stream)) status = step(source, NULL, call, err);
+  while (!status && source->stream && rpc_stream_poll(source->stream)) status = step(source, NULL, call, err);
   pthread_mutex_unlock(&source->lock);
   return status == MC_UNAVAILABLE ? MC_OK : status;
 }
