@@ -131,6 +131,46 @@ int file_replace(const char *path, const void *data, size_t size, mode_t mode, b
   return error;
 }
 
+int file_draft(int *fd, char **temporary, const char *path) {
+  const char *slash = strrchr(path, '/');
+  char *folder = slash == path ? strdup("/") : slash ? format_str("%.*s", (int)(slash - path), path) : strdup(".");
+  *temporary = NULL;
+  *fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : -1;
+  int error = *fd >= 0 ? 0 : folder ? errno : ENOMEM;
+  free(folder);
+  if (error != EOPNOTSUPP && error != EISDIR && error != EINVAL) return error;
+  *temporary = format_str("%s.XXXXXX", path);
+  *fd = *temporary ? mkostemp(*temporary, O_CLOEXEC) : -1;
+  error = *fd >= 0 ? 0 : *temporary ? errno : ENOMEM;
+  if (error) {
+    free(*temporary);
+    *temporary = NULL;
+  }
+  return error;
+}
+
+int file_publish(int fd, char *temporary, const char *path) {
+  int error = fchmod(fd, 0644) ? errno : 0;
+  if (!error && !temporary) { /* a link can't replace a file, a rename can */
+    uint32_t number;
+    char from[64];
+    random_bytes(&number, sizeof(number));
+    snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
+    temporary = format_str("%s.%08x", path, number);
+    if (!temporary) return ENOMEM;
+    if (linkat(AT_FDCWD, from, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW)) error = errno;
+  }
+  if (!error && rename(temporary, path)) error = errno;
+  if (error && temporary) unlink(temporary);
+  free(temporary);
+  return error;
+}
+
+void file_discard(char *temporary) {
+  if (temporary) unlink(temporary);
+  free(temporary);
+}
+
 static int remove_at(int parent, const char *name) {
   if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return 0;
   int why = errno;

@@ -607,9 +607,8 @@ mc_status flight_direct(mc_file **out, struct mc_request *request, mc_error *err
     download->memory = request->options.buffer;
     download->memory_size = request->options.buffer_size;
   } else {
-    temporary = format_str("%s.XXXXXX", request->path);
-    download->fd = temporary ? mkostemp(temporary, O_CLOEXEC) : -1;
-    if (download->fd < 0) status = mc_error_errno(err, errno, ORIGIN, "can't write beside %s", request->path);
+    int error = file_draft(&download->fd, &temporary, request->path);
+    if (error) status = mc_error_errno(err, error, ORIGIN, "can't write %s", request->path);
   }
   int restarts = 0;
   for (size_t i = 0; i < count && !status;) {
@@ -620,15 +619,16 @@ mc_status flight_direct(mc_file **out, struct mc_request *request, mc_error *err
     if (!again && (!route_goes_on(upstreams[i], status) || ++i == count)) break;
     status = MC_OK;
   }
-  if (!status && temporary && fchmod(download->fd, 0644))
-    status = mc_error_errno(err, errno, ORIGIN, "can't set a mode");
-  if (!status && temporary && ftruncate(download->fd, (off_t)download->size)) {
-    status = mc_error_errno(err, errno, ORIGIN, "can't set a file's size");
+  bool drafted = request->path && download->fd >= 0;
+  if (!status && drafted && ftruncate(download->fd, (off_t)download->size)) {
+    status = mc_error_errno(err, errno, ORIGIN, "can't set the size of %s", request->path);
   }
-  if (!status && temporary && rename(temporary, request->path)) {
-    status = mc_error_errno(err, errno, ORIGIN, "can't write %s", request->path);
+  if (!status && drafted) {
+    int error = file_publish(download->fd, temporary, request->path);
+    if (error) status = mc_error_errno(err, error, ORIGIN, "can't write %s", request->path);
+  } else {
+    file_discard(temporary);
   }
-  if (status && temporary && download->fd >= 0) unlink(temporary);
   int fd = download->fd;
   if (!status) {
     stat_add(cache, STAT_DOWNLOADS, 1);
@@ -639,7 +639,6 @@ mc_status flight_direct(mc_file **out, struct mc_request *request, mc_error *err
   } else if (fd >= 0) {
     close(fd);
   }
-  free(temporary);
   download_close(download);
   download_free(download);
   return status;

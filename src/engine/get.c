@@ -40,19 +40,16 @@ void request_end(struct mc_request *request, mc_status status, mc_file *file, co
 /* ---- into a path or a buffer ---- */
 
 static mc_status copy_to_path(mc_file *file, const char *path, mc_error *err) {
-  char *temporary = format_str("%s.XXXXXX", path);
-  int fd = temporary ? mkostemp(temporary, O_CLOEXEC) : -1;
-  if (fd < 0) {
-    mc_status status = mc_error_errno(err, temporary ? errno : ENOMEM, ORIGIN, "can't write beside %s", path);
-    free(temporary);
-    return status;
+  char *temporary;
+  int fd, error = file_draft(&fd, &temporary, path);
+  if (error) return mc_error_errno(err, error, ORIGIN, "can't write %s", path);
+  error = copy_fd(mc_file_fd(file), fd, mc_file_size(file));
+  if (error) {
+    file_discard(temporary);
+  } else {
+    error = file_publish(fd, temporary, path);
   }
-  int error = copy_fd(mc_file_fd(file), fd, mc_file_size(file));
-  if (!error && fchmod(fd, 0644)) error = errno;
-  if (close(fd) && !error) error = errno;
-  if (!error && rename(temporary, path)) error = errno;
-  if (error) unlink(temporary);
-  free(temporary);
+  close(fd);
   return error ? mc_error_errno(err, error, ORIGIN, "can't write %s", path) : MC_OK;
 }
 
