@@ -1,0 +1,112 @@
+"""Fixtures: what they start is ended with the test, also when it fails."""
+
+import itertools
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from harness import MODELCACHE, MODELCACHED, Command, LyingOrigin, Modelcached, Nginx, Processes  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than ten seconds in a plain build")
+
+
+def pytest_sessionstart(session):
+    missing = [str(path) for path in (MODELCACHED, MODELCACHE) if not path.exists()]
+    if missing and not session.config.option.collectonly:
+        pytest.exit(f"not built: {', '.join(missing)}: build first, or set MODELCACHE_BUILD", returncode=2)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """On a failure, show the ends of the servers' logs."""
+    report = (yield).get_result()
+    if report.when == "call" and report.failed and "folder" in item.funcargs:
+        for log in sorted(item.funcargs["folder"].rglob("*log")):
+            text = log.read_text(errors="replace") if log.is_file() else ""
+            if text and log.name != "access.log":
+                report.sections.append((f"{log.parent.name}/{log.name}", text[-6000:]))
+
+
+@pytest.fixture
+def folder():
+    """A temporary folder that is removed afterwards."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="modelcache-e2e-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def processes(folder):
+    started = Processes()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def make_nginx(processes, folder):
+    """A function that starts an nginx."""
+    numbers = itertools.count(1)
+    return lambda **settings: Nginx(processes, folder / f"nginx{next(numbers)}", **settings).start()
+
+
+@pytest.fixture
+def nginx(make_nginx):
+    """An nginx with the usual settings."""
+    return make_nginx()
+
+
+@pytest.fixture
+def origin(processes, folder):
+    """An origin that misbehaves on demand (tests/support/origin.py)."""
+    lying = LyingOrigin(processes, folder / "origin")
+    yield lying
+    lying.stop()
+
+
+@pytest.fixture
+def make_server(processes, folder):
+    """A function that starts a modelcached with further flags: make_server("--retries", 1)."""
+    numbers = itertools.count(1)
+
+    def make(*args, start=True, **settings):
+        server = Modelcached(processes, folder / f"modelcached{next(numbers)}", args, **settings)
+        return server.start() if start else server
+
+    return make
+
+
+@pytest.fixture
+def server(make_server):
+    """A modelcached with the usual settings."""
+    return make_server()
+
+
+@pytest.fixture
+def make_client(processes, folder):
+    """A function that makes a modelcache command with a home of its own, for a server or for none."""
+    numbers = itertools.count(1)
+
+    def make(server=None, **env):
+        endpoint = {"MODELCACHE_ENDPOINT": server.endpoint} if server else {}
+        return Command(processes, folder / f"client{next(numbers)}", endpoint | env)
+
+    return make
+
+
+@pytest.fixture
+def client(make_client, server):
+    """A modelcache command that is a client of `server`."""
+    return make_client(server)
+
+
+@pytest.fixture
+def local(make_client):
+    """A modelcache command with a cache of its own and no server."""
+    return make_client()
