@@ -1,4 +1,5 @@
-/* The command line: the library's options by their table, and the command's own. */
+/* The command line: the library's options by their table, and the command's own flags by a table of the same kind. */
+#include <ctype.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,28 +7,41 @@
 
 #include "cli.h"
 
-#define ROW(flag, member, type, fallback, help)                                                                        \
-  { flag, NULL, type, offsetof(struct command_line, member), fallback, NULL, 0, 0, "", help }
+#define ROW(flag, member, type, fallback, unit, help)                                                                  \
+  [flag] = {#member, NULL, type, offsetof(struct command_line, member), fallback, NULL, 0, 0, unit, help}
 
-static const mc_option_row own_rows[] = {
-    ROW("output", output, MC_OPTION_STRING, "", "get: where the file goes; a folder for several; '-' is stdout (-o)"),
-    ROW("timeout", timeout_ms, MC_OPTION_DURATION, "never", "give up after this long"),
-    ROW("json", json, MC_OPTION_BOOL, "false", "print JSON"),
-    ROW("quiet", quiet, MC_OPTION_BOOL, "false", "no progress (-q)"),
-    ROW("verbose", verbose, MC_OPTION_BOOL, "false", "the library's log on stderr (-v)"),
-    ROW("refresh", refresh, MC_OPTION_BOOL, "false", "ask the origin whether the copy is current, however young it is"),
-    ROW("cached", cached, MC_OPTION_BOOL, "false", "only what is in the cache"),
-    ROW("no_store", no_store, MC_OPTION_BOOL, "false", "get -o: straight to the file, keep nothing"),
-    ROW("pin", pin, MC_OPTION_BOOL, "false", "get, prefetch: never evict it by itself"),
-    ROW("origin", origin, MC_OPTION_BOOL, "false", "ls: what the origin has below the URL"),
-    {0},
+static const mc_option_row own_rows[FLAG_COUNT + 1] = {
+    ROW(FLAG_OUTPUT, output, MC_OPTION_STRING, "", "PATH",
+        "put the file there; a folder for several files; '-' is stdout"),
+    [FLAG_TIMEOUT] = {"timeout", NULL, MC_OPTION_DURATION, offsetof(struct command_line, timeout_ms), "never", NULL, 0,
+                      INT64_MAX, "DURATION", "give up after this long"},
+    ROW(FLAG_REFRESH, refresh, MC_OPTION_BOOL, "false", "",
+        "ask the origin whether the copy is current, however young it is"),
+    ROW(FLAG_CACHED, cached, MC_OPTION_BOOL, "false", "", "only what is in the cache"),
+    ROW(FLAG_NO_STORE, no_store, MC_OPTION_BOOL, "false", "", "with -o: straight to the file, nothing is kept"),
+    ROW(FLAG_PIN, pin, MC_OPTION_BOOL, "false", "", "keep it until it is evicted by hand"),
+    ROW(FLAG_ORIGIN, origin, MC_OPTION_BOOL, "false", "", "list what the origin has below a URL"),
+    ROW(FLAG_JSON, json, MC_OPTION_BOOL, "false", "", "print JSON, one document a line"),
+    ROW(FLAG_QUIET, quiet, MC_OPTION_BOOL, "false", "", "no progress and no warnings"),
+    ROW(FLAG_VERBOSE, verbose, MC_OPTION_BOOL, "false", "", "the library's log on stderr"),
 };
+static const char letters[FLAG_COUNT] = {[FLAG_OUTPUT] = 'o', [FLAG_QUIET] = 'q', [FLAG_VERBOSE] = 'v'};
 
-/* Whether a flag, without its dashes, is the row's name written with '-'. */
+const char *flag_name(enum flag flag) {
+  static const char *const names[FLAG_COUNT] = {
+      [FLAG_OUTPUT] = "output",     [FLAG_TIMEOUT] = "timeout", [FLAG_REFRESH] = "refresh", [FLAG_CACHED] = "cached",
+      [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_ORIGIN] = "origin",   [FLAG_JSON] = "json",
+      [FLAG_QUIET] = "quiet",       [FLAG_VERBOSE] = "verbose"};
+  return names[flag];
+}
+
+/* ---- names ---- */
+
+/* Whether a flag without its dashes, `size` long, is the row's name written with '-'. */
 static bool names(const mc_option_row *row, const char *flag, size_t size) {
   if (strlen(row->name) != size) return false;
   for (size_t i = 0; i < size; i++) {
-    if (row->name[i] != (flag[i] == '-' ? '_' : flag[i])) return false;
+    if ((row->name[i] == '_' ? '-' : row->name[i]) != flag[i]) return false;
   }
   return true;
 }
@@ -39,124 +53,202 @@ static const mc_option_row *find(const mc_option_row *rows, const char *flag, si
   return NULL;
 }
 
-static bool complain(const char *message, const char *what) {
-  fprintf(stderr, "modelcache: %s%s; see 'modelcache help'\n", message, what);
+size_t distance(const char *a, const char *b) {
+  size_t row[64], width = strlen(b);
+  if (width >= sizeof(row) / sizeof(*row)) return SIZE_MAX;
+  for (size_t j = 0; j <= width; j++) row[j] = j;
+  for (size_t i = 1; a[i - 1]; i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= width; j++) {
+      char x = a[i - 1] == '_' ? '-' : a[i - 1], y = b[j - 1] == '_' ? '-' : b[j - 1];
+      size_t best = diagonal + (x != y);
+      if (row[j] + 1 < best) best = row[j] + 1;
+      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+      diagonal = row[j];
+      row[j] = best;
+    }
+  }
+  return row[width];
+}
+
+bool resembles(const char *typed, size_t distance) {
+  return distance <= 2 && distance < strlen(typed);
+}
+
+static bool unknown_flag(const char *flag, size_t size) {
+  const mc_option_row *tables[] = {own_rows, mc_option_rows()}, *best = NULL;
+  size_t least = SIZE_MAX;
+  char typed[64], shown[64];
+  snprintf(typed, sizeof(typed), "%.*s", (int)size, flag);
+  for (size_t t = 0; t < 2; t++) {
+    for (const mc_option_row *row = tables[t]; row->name; row++) {
+      size_t away = distance(typed, row->name);
+      if (away < least) best = row;
+      if (away < least) least = away;
+    }
+  }
+  printable(shown, sizeof(shown), typed);
+  if (!best || !resembles(typed, least)) {
+    usage("there is no option --%s; see 'modelcache help'", shown);
+  } else {
+    char name[64];
+    snprintf(name, sizeof(name), "%s", best->name);
+    for (char *at = name; *at; at++) *at = *at == '_' ? '-' : *at;
+    usage("there is no option --%s; did you mean --%s?", shown, name);
+  }
   return false;
 }
 
-static bool apply(const mc_option_row *row, void *target, const char *value) {
+/* ---- reading ---- */
+
+static bool apply(const mc_option_row *row, void *target, const char *value, const char *where) {
   mc_error error = MC_ERROR_INIT;
   if (mc_option_parse(row, target, value, &error) == MC_OK) return true;
-  fprintf(stderr, "modelcache: %s\n", error.message);
+  usage("%s%s%s", where, *where ? ": " : "", error.message);
   return false;
 }
 
-/* One "--name", "--name=value", "--no-name"; *used: how many words it took. */
-static bool take_flag(struct command_line *line, const char *flag, const char *next, int *used) {
-  size_t size = strcspn(flag, "=");
-  const char *value = flag[size] ? flag + size + 1 : NULL;
-  void *target = line;
-  const mc_option_row *row = find(own_rows, flag, size);
-  if (!row) {
-    row = find(mc_option_rows(), flag, size);
-    target = &line->options;
-  }
-  bool off = !row && strncmp(flag, "no-", 3) == 0;
-  if (off) {
-    row = find(mc_option_rows(), flag + 3, size - 3);
-    off = row && row->type == MC_OPTION_BOOL;
-  }
-  if (!row || (!off && strncmp(flag, "no-", 3) == 0 && !find(own_rows, flag, size))) {
-    return complain("there is no option --", flag);
-  }
-  *used = 1;
-  if (row->type == MC_OPTION_BOOL && !value) return apply(row, target, off ? "false" : "true");
-  if (!value) {
-    if (!next) return complain("a value is missing after --", flag);
-    value = next;
-    *used = 2;
-  }
-  return apply(row, target, value);
-}
-
-static const char *long_form(char letter) {
-  switch (letter) {
-  case 'o':
-    return "output";
-  case 'q':
-    return "quiet";
-  case 'v':
-    return "verbose";
-  case 'h':
-    return "help";
-  default:
-    return NULL;
-  }
-}
-
-static bool take_environment(struct command_line *line) {
+static bool read_environment(struct command_line *line) {
   for (const mc_option_row *row = mc_option_rows(); row->name; row++) {
     const char *value = row->env ? getenv(row->env) : NULL;
-    if (value && *value && !apply(row, &line->options, value)) return false;
+    if (value && *value && !apply(row, &line->options, value, row->env)) return false;
   }
   return true;
 }
 
-bool command_line_parse(struct command_line *line, int argc, char **argv) {
-  *line = (struct command_line){.words = calloc((size_t)argc + 1, sizeof(char *))};
-  mc_options_init(&line->options);
-  if (!line->words || !take_environment(line)) return false;
-  bool flags = true;
-  for (int i = 1, used; i < argc; i += used) {
-    const char *word = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
-    used = 1;
-    if (flags && strcmp(word, "--") == 0) {
-      flags = false;
-    } else if (flags && (strcmp(word, "--help") == 0 || strcmp(word, "--version") == 0)) {
-      line->words[line->word_count++] = word + 2;
-    } else if (flags && word[0] == '-' && word[1] == '-') {
-      if (!take_flag(line, word + 2, next, &used)) return false;
-    } else if (flags && word[0] == '-' && word[1] && !word[2] && long_form(word[1])) {
-      if (word[1] == 'h') {
-        line->words[line->word_count++] = "help";
-      } else if (!take_flag(line, long_form(word[1]), next, &used)) {
+/* One of our own or of the library's. `value` NULL: a flag by itself. */
+static bool set_flag(struct command_line *line, const mc_option_row *row, const char *value) {
+  bool own = row >= own_rows && row < own_rows + FLAG_COUNT;
+  if (own) line->given |= 1u << (row - own_rows);
+  return apply(row, own ? (void *)line : (void *)&line->options, value, "");
+}
+
+/* "--name", "--name=value", "--name value", "--no-name"; *used: how many words it took. */
+static bool read_long(struct command_line *line, const char *flag, const char *next, int *used) {
+  size_t size = strcspn(flag, "=");
+  const char *value = flag[size] ? flag + size + 1 : NULL;
+  const mc_option_row *row = find(own_rows, flag, size);
+  if (!row) row = find(mc_option_rows(), flag, size);
+  if (!row && size > 3 && strncmp(flag, "no-", 3) == 0 && !value) {
+    row = find(mc_option_rows(), flag + 3, size - 3);
+    if (row && row->type == MC_OPTION_BOOL) return set_flag(line, row, "false");
+    row = NULL;
+  }
+  if (!row) return unknown_flag(flag, size);
+  if (row->type == MC_OPTION_BOOL) return set_flag(line, row, value ? value : "true");
+  if (!value && !next) {
+    usage("--%s needs a value", flag);
+    return false;
+  }
+  if (!value) *used = 2;
+  return set_flag(line, row, value ? value : next);
+}
+
+/* "-q", "-qv", "-o PATH", "-oPATH". */
+static bool read_short(struct command_line *line, const char *letter, const char *next, int *used) {
+  for (; *letter; letter++) {
+    const char *at = memchr(letters, *letter, sizeof(letters));
+    const mc_option_row *row = at ? &own_rows[at - letters] : NULL;
+    if (*letter == 'h') {
+      line->help = true;
+    } else if (!row) {
+      usage("there is no option -%c; see 'modelcache help'", *letter > ' ' && *letter < 0x7f ? *letter : '?');
+      return false;
+    } else if (row->type == MC_OPTION_BOOL) {
+      if (!set_flag(line, row, "true")) return false;
+    } else {
+      if (!letter[1] && !next) {
+        usage("-%c needs a value", *letter);
         return false;
       }
-    } else if (flags && word[0] == '-' && word[1]) {
-      return complain("there is no option ", word);
-    } else {
-      line->words[line->word_count++] = word;
+      if (!letter[1]) *used = 2;
+      return set_flag(line, row, letter[1] ? letter + 1 : next);
     }
   }
   return true;
 }
 
-static void print_rows(const mc_option_row *rows) {
-  for (; rows->name; rows++) {
-    char flag[64];
-    snprintf(flag, sizeof(flag), "--%s%s", rows->name, rows->type == MC_OPTION_BOOL ? "" : " VALUE");
-    for (char *at = flag; *at; at++) {
-      if (*at == '_') *at = '-';
+static bool add_word(struct command_line *line, const char *word) {
+  if (line->command) {
+    line->words[line->word_count++] = word;
+  } else {
+    line->command = word;
+  }
+  return true;
+}
+
+static bool read_word(struct command_line *line, const char *word, const char *next, int *used) {
+  if (word[0] != '-' || !word[1]) return add_word(line, word);
+  if (word[1] != '-') return read_short(line, word + 1, next, used);
+  if (strcmp(word, "--help") == 0) return line->help = true;
+  if (strcmp(word, "--version") == 0) return line->version = true;
+  return read_long(line, word + 2, next, used);
+}
+
+bool command_line_read(struct command_line *line, int argc, char **argv) {
+  *line = (struct command_line){.words = calloc((size_t)argc + 1, sizeof(char *))};
+  mc_options_init(&line->options);
+  if (!line->words || !read_environment(line)) return false;
+  for (int i = 1, used; i < argc; i += used) {
+    used = 1;
+    if (strcmp(argv[i], "--") == 0) {
+      while (++i < argc) add_word(line, argv[i]);
+      break;
     }
-    printf("  %-32s %s%s%s%s\n", flag, rows->help, *rows->fallback ? " [" : "", rows->fallback,
-           *rows->fallback ? "]" : "");
+    if (!read_word(line, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used)) return false;
+  }
+  return true;
+}
+
+void command_line_free(struct command_line *line) {
+  free(line->words);
+}
+
+/* ---- help ---- */
+
+/* What stands for a row's value in the help. */
+static const char *placeholder(const mc_option_row *row, char *text, size_t size) {
+  switch (row->type) {
+  case MC_OPTION_BOOL:
+    return "";
+  case MC_OPTION_SIZE:
+    return "SIZE";
+  case MC_OPTION_DURATION:
+    return "DURATION";
+  case MC_OPTION_COUNT:
+  case MC_OPTION_NUMBER:
+    return "N";
+  case MC_OPTION_CHOICE:
+    return row->choices;
+  case MC_OPTION_STRING:
+    break;
+  }
+  snprintf(text, size, "%s", *row->unit ? row->unit : "name");
+  for (char *at = text; *at; at++) *at = (char)toupper((unsigned char)*at);
+  return text;
+}
+
+static void print_row(const mc_option_row *row, char letter) {
+  char flag[80], text[32], short_form[8] = "    ";
+  bool plain = row->type == MC_OPTION_BOOL;
+  const char *value = placeholder(row, text, sizeof(text));
+  bool can_be_off = plain && strcmp(row->fallback, "true") == 0;
+  if (letter) snprintf(short_form, sizeof(short_form), "-%c, ", letter);
+  int length = snprintf(flag, sizeof(flag), "%s%s", can_be_off ? "[no-]" : "", row->name);
+  for (char *at = flag; *at; at++) *at = *at == '_' ? '-' : *at;
+  snprintf(flag + length, sizeof(flag) - (size_t)length, "%s%s", *value ? " " : "", value);
+  printf("  %s--%-27s %s", short_form, flag, row->help);
+  if (*row->fallback && (!plain || can_be_off)) printf(" [%s]", row->fallback);
+  putchar('\n');
+}
+
+void print_flags(uint32_t mask) {
+  for (int flag = 0; flag < FLAG_COUNT; flag++) {
+    if (mask & 1u << flag) print_row(&own_rows[flag], letters[flag]);
   }
 }
 
-void print_help(void) {
-  printf("modelcache: get model files from a cache, or through one in this process\n\n"
-         "  modelcache get URL… [-o PATH]    get files; without -o print where they are in the cache\n"
-         "  modelcache tree URL DIR          get all files below a URL; DIR becomes a link to one whole version\n"
-         "  modelcache stat URL              what is there\n"
-         "  modelcache ls [PREFIX]           what the cache holds; with --origin what the origin has\n"
-         "  modelcache prefetch URL…         have the cache get files\n"
-         "  modelcache evict URL…            have the cache forget files\n"
-         "  modelcache status                the state of the cache\n"
-         "  modelcache help, version\n\n"
-         "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied, 5 unavailable or too late\n"
-         "(try again), 6 no space, 7 corrupt, 130 interrupted (what has arrived is kept, the next get goes on).\n\n"
-         "Options:\n");
-  print_rows(own_rows);
-  printf("\nOptions of the cache (each also as an environment variable, MODELCACHE_NAME):\n");
-  print_rows(mc_option_rows());
+void print_library_options(void) {
+  for (const mc_option_row *row = mc_option_rows(); row->name; row++) print_row(row, 0);
 }

@@ -1,10 +1,13 @@
-/* What the command's files share. */
+/* What the command's files share: main.c knows the commands, args.c reads the command line, commands_get.c and
+ * commands_cache.c do the work, progress.c shows how far it is, output.c writes. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <jansson.h>
 #include <modelcache/modelcache.h>
 
-/* Exit codes that scripts can rely on. */
+/* ---- exit codes, which scripts rely on ---- */
+
 enum exit_code {
   EXIT_DONE = 0,
   EXIT_FAILED = 1,
@@ -18,40 +21,107 @@ enum exit_code {
 };
 int exit_code_of(mc_status status);
 
-/* What the command line says. */
+/* ---- args.c ---- */
+
+/* The command's own flags, beside the library's options. */
+enum flag {
+  FLAG_OUTPUT,
+  FLAG_TIMEOUT,
+  FLAG_REFRESH,
+  FLAG_CACHED,
+  FLAG_NO_STORE,
+  FLAG_PIN,
+  FLAG_ORIGIN,
+  FLAG_JSON,
+  FLAG_QUIET,
+  FLAG_VERBOSE,
+  FLAG_COUNT,
+};
+
 struct command_line {
   mc_options options; /* of the library */
   const char *output;
   int64_t timeout_ms;
-  bool json, quiet, verbose, refresh, cached, no_store, pin, origin;
-  const char **words; /* the command and what it works on */
+  bool refresh, cached, no_store, pin, origin, json, quiet, verbose;
+  uint32_t given; /* 1u << enum flag, of those on the command line */
+  bool help, version;
+  const char *command; /* NULL: none */
+  const char **words;  /* what it works on */
   int word_count;
 };
-/* Environment first, then flags. false: the message went to stderr. */
-bool command_line_parse(struct command_line *line, int argc, char **argv);
-void print_help(void);
+/* Environment first, then flags. Points into `argv` and the environment. false: what is wrong went to stderr. */
+bool command_line_read(struct command_line *line, int argc, char **argv);
+void command_line_free(struct command_line *line);
+const char *flag_name(enum flag flag);
+/* The flags in `mask` with their help; and the library's options. */
+void print_flags(uint32_t mask);
+void print_library_options(void);
+/* How many letters to change, add or drop to make one of the other. */
+size_t distance(const char *a, const char *b);
+/* Whether two words at that distance may be the same one, mistyped. */
+bool resembles(const char *typed, size_t distance);
 
-/* A progress line on stderr: redrawn on a terminal, now and then a plain line elsewhere. */
+/* ---- output.c ---- */
+
+/* One line on stderr, "modelcache: …". Any thread. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same for an operation that failed: "modelcache: get URL: message", and with --json a document on stdout too.
+ * Returns the exit code. `what` may be "". */
+int fail(const struct command_line *line, const char *what, const mc_error *error);
+int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The library's logger. */
+void log_line(void *user, mc_log_level level, const char *origin, const char *message);
+/* The line at the bottom of a terminal, drawn over the one before; NULL takes it away. What `say` writes goes above
+ * it. */
+void status_line(const char *text);
+unsigned terminal_width(void);
+
+/* One compact line on stdout. Takes over `json`; NULL (no memory) fails the write. */
+void print_json(json_t *json);
+/* A string of any bytes; those that are no UTF-8 become U+FFFD. */
+json_t *json_text(const char *text);
+json_t *json_size(uint64_t size); /* null for MC_SIZE_UNKNOWN */
+/* false: stdout does not take what was written, so far. */
+bool output_works(void);
+/* The last word on stdout: `code`, or EXIT_FAILED with a message if it could not be written. */
+int output_end(int code);
+
+/* For people: without control characters, in `text`, which is returned. */
+const char *printable(char *text, size_t size, const char *from);
+/* A URL, also without its user, password and query. */
+const char *printable_url(char *text, size_t size, const char *url);
+#define SHORT_TEXT 32
+const char *human_size(char text[SHORT_TEXT], uint64_t bytes); /* "12.3 MiB", "?" if unknown */
+const char *human_span(char text[SHORT_TEXT], int64_t ms);     /* "1.4 s", "2 min", "3 h 20 min" */
+const char *human_time(char text[SHORT_TEXT], int64_t ms_since_1970);
+#define PRINTABLE_URL 300
+
+int64_t now_ms(void); /* monotonic */
+
+/* ---- progress.c ---- */
+
 struct progress {
-  const char *what;
-  bool shown, terminal, quiet;
-  int64_t said_at;
+  char name[PRINTABLE_URL];
+  bool quiet, terminal;
+  int64_t begun_at, said_at;
+  uint64_t bytes; /* landed, when it last was told */
 };
-void progress_begin(struct progress *progress, const char *what, bool quiet);
+/* `number` of `count`, when there are several. */
+void progress_begin(struct progress *progress, const char *url, int number, int count, bool quiet);
 void progress_update(void *progress, const mc_progress *news);
 void progress_files(void *progress, uint64_t files, uint64_t all, uint64_t bytes, uint64_t total);
 void progress_end(struct progress *progress);
-/* "12.3 MiB" */
-const char *human_size(char text[32], uint64_t bytes);
+
+/* ---- commands ---- */
 
 /* Triggered by SIGINT and SIGTERM. */
 extern mc_cancel *interrupted;
 
 int command_get(mc_cache *cache, const struct command_line *line);
 int command_tree(mc_cache *cache, const struct command_line *line);
+int command_prefetch(mc_cache *cache, const struct command_line *line);
 int command_stat(mc_cache *cache, const struct command_line *line);
 int command_ls(mc_cache *cache, const struct command_line *line);
-int command_prefetch(mc_cache *cache, const struct command_line *line);
 int command_evict(mc_cache *cache, const struct command_line *line);
 int command_status(mc_cache *cache, const struct command_line *line);
 

@@ -1,8 +1,8 @@
 /* modelcache, the command: model files from a cache service, or through a cache in this process. */
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,86 +10,162 @@
 
 mc_cancel *interrupted;
 
+#define BIT(flag) (1u << (flag))
+#define COMMON    (BIT(FLAG_JSON) | BIT(FLAG_QUIET) | BIT(FLAG_VERBOSE))
+
 static const struct command {
   const char *name;
   int (*run)(mc_cache *cache, const struct command_line *line);
+  const char *arguments, *help;
+  int least, most; /* arguments */
+  uint32_t flags;  /* that it takes */
+  bool can_cancel; /* it gives `interrupted` to every call that blocks */
 } commands[] = {
-    {"get", command_get},           {"tree", command_tree},   {"stat", command_stat},     {"ls", command_ls},
-    {"prefetch", command_prefetch}, {"evict", command_evict}, {"status", command_status},
+    {"get", command_get, "URL… [-o PATH]", "get files; without -o print where they are in the cache", 1, INT_MAX,
+     COMMON | BIT(FLAG_OUTPUT) | BIT(FLAG_TIMEOUT) | BIT(FLAG_REFRESH) | BIT(FLAG_CACHED) | BIT(FLAG_NO_STORE) |
+         BIT(FLAG_PIN),
+     true},
+    {"tree", command_tree, "URL DIR", "get all files below a URL; DIR becomes a link to one whole version", 2, 2,
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_REFRESH) | BIT(FLAG_PIN), true},
+    {"stat", command_stat, "URL", "what the origin has there, and what is cached of it", 1, 1,
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_CACHED), false},
+    {"ls", command_ls, "[PREFIX]", "what the cache holds; with --origin what the origin has", 0, 1,
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_ORIGIN), false},
+    {"prefetch", command_prefetch, "URL…", "have the service get files, and don't wait for them", 1, INT_MAX,
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_PIN), true},
+    {"evict", command_evict, "URL…", "forget files, here and on the service", 1, INT_MAX, COMMON, false},
+    {"status", command_status, "", "how the cache is doing", 0, 0, COMMON, false},
 };
+#define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
 
-static void log_line(void *user, mc_log_level level, const char *origin, const char *message) {
-  (void)user;
-  (void)level;
-  fprintf(stderr, "modelcache: %s: %s\n", origin, message);
+/* ---- help ---- */
+
+static int print_help(void) {
+  printf("modelcache: model files from a cache service, or through a cache in this process\n\n");
+  for (size_t i = 0; i < COMMAND_COUNT; i++) {
+    char left[64];
+    snprintf(left, sizeof(left), "%s %s", commands[i].name, commands[i].arguments);
+    int wide = 0; /* columns are not bytes */
+    for (const char *at = left; *at; at++) wide += ((unsigned char)*at & 0xc0) == 0x80;
+    printf("  modelcache %-*s %s\n", 20 + wide, left, commands[i].help);
+  }
+  printf("  modelcache %-20s %s\n", "help [COMMAND]", "this, or one command's options");
+  printf("  modelcache %-20s %s\n\nOptions:\n", "version", "which version this is");
+  print_flags(BIT(FLAG_COUNT) - 1);
+  printf("\nOptions of the cache, each also as an environment variable (--storage-ttl is MODELCACHE_STORAGE_TTL):\n");
+  print_library_options();
+  printf("\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied, 5 unavailable or timed out (try\n"
+         "again), 6 no space, 7 corrupt, 130 interrupted (what has arrived is kept, the next get goes on from there).\n"
+         "Of several URLs that failed, the first one's code.\n");
+  return EXIT_DONE;
 }
 
-/* Signals go to a thread of their own, which cancels; a second one ends the process at once. */
-static void *wait_for_signals(void *arg) {
-  sigset_t *signals = arg;
-  int signal;
-  sigwait(signals, &signal);
-  mc_cancel_trigger(interrupted);
-  sigwait(signals, &signal);
-  _exit(EXIT_INTERRUPTED);
+static int print_command_help(const struct command *command) {
+  printf("modelcache %s%s%s\n\n%s\n\nOptions, beside those of the cache ('modelcache help'):\n", command->name,
+         *command->arguments ? " " : "", command->arguments, command->help);
+  print_flags(command->flags);
+  return EXIT_DONE;
 }
 
-static int start_signals(void) {
-  static sigset_t signals;
-  pthread_t thread;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, NULL);
-  if (mc_cancel_new(&interrupted, NULL) || pthread_create(&thread, NULL, wait_for_signals, &signals)) return -1;
-  pthread_detach(thread);
-  return 0;
+/* ---- which command ---- */
+
+static const struct command *find_command(const char *name) {
+  for (size_t i = 0; i < COMMAND_COUNT; i++) {
+    if (strcmp(commands[i].name, name) == 0) return &commands[i];
+  }
+  return NULL;
 }
 
 static int unknown_command(const char *name) {
-  fprintf(stderr, "modelcache: there is no command '%s'; there are:", name);
-  for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) fprintf(stderr, " %s", commands[i].name);
-  fprintf(stderr, " help version\n");
-  return EXIT_USAGE;
+  const char *best = NULL;
+  size_t least = SIZE_MAX;
+  for (size_t i = 0; i < COMMAND_COUNT; i++) {
+    size_t away = distance(name, commands[i].name);
+    if (away < least) best = commands[i].name;
+    if (away < least) least = away;
+  }
+  if (best && resembles(name, least)) return usage("there is no command '%s'; did you mean '%s'?", name, best);
+  return usage("there is no command '%s'; see 'modelcache help'", name);
+}
+
+/* Whether the words and flags are what the command takes. */
+static int check(const struct command *command, const struct command_line *line) {
+  if (line->word_count < command->least || line->word_count > command->most) {
+    return usage("usage: modelcache %s %s", command->name, command->arguments);
+  }
+  for (int flag = 0; flag < FLAG_COUNT; flag++) {
+    if (line->given & ~command->flags & BIT(flag)) {
+      return usage("'%s' does not take --%s; see 'modelcache help %s'", command->name, flag_name((enum flag)flag),
+                   command->name);
+    }
+  }
+  return EXIT_DONE;
+}
+
+/* ---- running ---- */
+
+static sigset_t end_signals;
+static bool can_cancel;
+
+/* A call that can be cancelled is, and ends in its own time; a second signal, or any other call, ends the process: what
+ * is stored survives that. */
+static void *wait_for_signals(void *arg) {
+  int signal;
+  (void)arg;
+  sigwait(&end_signals, &signal);
+  mc_cancel_trigger(interrupted);
+  if (can_cancel) sigwait(&end_signals, &signal);
+  status_line(NULL);
+  _exit(EXIT_INTERRUPTED);
+}
+
+static mc_status start_signals(mc_error *err) {
+  pthread_t thread;
+  sigemptyset(&end_signals);
+  sigaddset(&end_signals, SIGINT);
+  sigaddset(&end_signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &end_signals, NULL);
+  signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of one call */
+  mc_status status = mc_cancel_new(&interrupted, err);
+  int error = status ? 0 : pthread_create(&thread, NULL, wait_for_signals, NULL);
+  if (error) return mc_error_errno(err, error, "cli", "can't start a thread");
+  if (!status) pthread_detach(thread);
+  return status;
 }
 
 static int run(const struct command *command, struct command_line *line) {
   mc_cache *cache;
   mc_error error = MC_ERROR_INIT;
-  line->options.logger = (mc_logger){.log = log_line, .level = line->verbose ? MC_LOG_DEBUG : MC_LOG_WARN};
-  if (start_signals()) {
-    fprintf(stderr, "modelcache: can't start a thread\n");
-    return EXIT_FAILED;
-  }
-  if (mc_open_options(&cache, &line->options, &error)) {
-    fprintf(stderr, "modelcache: %s\n", error.message);
-    return exit_code_of(error.status);
-  }
-  int code = command->run(cache, line);
+  int code = check(command, line);
+  if (code) return code;
+  can_cancel = command->can_cancel;
+  line->options.logger = (mc_logger){.log = log_line,
+                                     .level = line->verbose ? MC_LOG_DEBUG
+                                              : line->quiet ? MC_LOG_ERROR
+                                                            : MC_LOG_WARN};
+  if (start_signals(&error) || mc_open_options(&cache, &line->options, &error)) return fail(line, "", &error);
+  code = command->run(cache, line);
   mc_close(cache);
   return code;
 }
 
+static int dispatch(struct command_line *line) {
+  const char *name = line->command;
+  bool help = line->help || (name && strcmp(name, "help") == 0);
+  if (name && strcmp(name, "help") == 0) name = line->word_count ? line->words[0] : NULL;
+  if (line->version || (name && strcmp(name, "version") == 0)) {
+    printf("modelcache %s\n", mc_version());
+    return EXIT_DONE;
+  }
+  if (!name) return help ? print_help() : usage("what shall be done? See 'modelcache help'");
+  const struct command *command = find_command(name);
+  if (!command) return unknown_command(name);
+  return help ? print_command_help(command) : run(command, line);
+}
+
 int main(int argc, char **argv) {
   struct command_line line;
-  if (!command_line_parse(&line, argc, argv)) return EXIT_USAGE;
-  const char *name = line.word_count ? line.words[0] : NULL;
-  int code = EXIT_USAGE;
-  if (!name) {
-    fprintf(stderr, "modelcache: what shall be done? See 'modelcache help'\n");
-  } else if (strcmp(name, "help") == 0) {
-    print_help();
-    code = EXIT_DONE;
-  } else if (strcmp(name, "version") == 0) {
-    printf("modelcache %s\n", mc_version());
-    code = EXIT_DONE;
-  } else {
-    const struct command *command = NULL;
-    for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
-      if (strcmp(commands[i].name, name) == 0) command = &commands[i];
-    }
-    code = command ? run(command, &line) : unknown_command(name);
-  }
-  free(line.words);
-  return code;
+  int code = command_line_read(&line, argc, argv) ? dispatch(&line) : EXIT_USAGE;
+  command_line_free(&line);
+  return output_end(code);
 }

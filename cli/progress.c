@@ -1,82 +1,172 @@
+/* How far it is: on a terminal one line that is drawn again and again, elsewhere a plain line now and then. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
 
-#define PLAIN_EVERY_MS 2000
+#define FIRST_LINE_MS 2000  /* where stderr is no terminal: soon enough to see that it works … */
+#define NEXT_LINE_MS  10000 /* … and seldom enough for a log */
+#define LEAST_NAME    14
+#define LEAST_BAR     10
+#define MOST_BAR      32
+#define LINE_SIZE     1024
 
-const char *human_size(char text[32], uint64_t bytes) {
-  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = (double)bytes;
-  int unit = 0;
-  for (; value >= 1024 && unit < 4; unit++) value /= 1024;
-  snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-  return text;
+static bool is_terminal(void) {
+  const char *kind = getenv("TERM");
+  return isatty(STDERR_FILENO) && kind && strcmp(kind, "dumb") != 0;
 }
 
-static int64_t now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+void progress_begin(struct progress *progress, const char *url, int number, int count, bool quiet) {
+  char shown[PRINTABLE_URL];
+  printable_url(shown, sizeof(shown), url);
+  size_t length = strcspn(shown, "?");
+  shown[length] = 0;
+  while (length && shown[length - 1] == '/') shown[--length] = 0;
+  const char *slash = strrchr(shown, '/');
+  *progress = (struct progress){.quiet = quiet, .terminal = is_terminal(), .begun_at = now_ms()};
+  progress->said_at = progress->begun_at - NEXT_LINE_MS + FIRST_LINE_MS;
+  int used = count > 1 ? snprintf(progress->name, sizeof(progress->name), "%d/%d ", number, count) : 0;
+  snprintf(progress->name + used, sizeof(progress->name) - (size_t)used, "%.250s", slash ? slash + 1 : shown);
 }
 
-void progress_begin(struct progress *progress, const char *what, bool quiet) {
-  const char *slash = strrchr(what, '/');
-  *progress = (struct progress){.what = slash && slash[1] ? slash + 1 : what,
-                                .terminal = isatty(STDERR_FILENO),
-                                .quiet = quiet,
-                                .said_at = now_ms()};
+/* ---- fitting it in ---- */
+
+static bool continues(char c) {
+  return ((unsigned char)c & 0xc0) == 0x80; /* a character of UTF-8 */
 }
 
-static unsigned columns(void) {
-  struct winsize size;
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+static unsigned columns_of(const char *text) {
+  unsigned columns = 0;
+  for (; *text; text++) columns += !continues(*text);
+  return columns;
 }
 
-static void say(struct progress *progress, const char *text) {
+/* The end of `name`, which tells files of a series apart, in at most `room` columns. */
+static void shorten(char *to, size_t size, const char *name, unsigned room) {
+  unsigned columns = columns_of(name);
+  if (columns <= room) {
+    snprintf(to, size, "%s", name);
+    return;
+  }
+  for (; columns + 1 > room && *name; columns--) {
+    do name++;
+    while (continues(*name));
+  }
+  snprintf(to, size, "…%s", name);
+}
+
+static bool is_counted(const mc_progress *news) {
+  return news->total != MC_SIZE_UNKNOWN && news->total > 0;
+}
+
+static int percent(const mc_progress *news) {
+  return (int)((double)news->bytes * 100 / (double)news->total);
+}
+
+/* Why nothing arrives, or NULL. */
+static const char *wait_of(const mc_progress *news) {
+  return news->phase != MC_PHASE_DOWNLOADING && news->reason && *news->reason ? news->reason : NULL;
+}
+
+/* What stands behind the name; the lower `detail`, the less. */
+static void tail_of(char *tail, size_t size, const mc_progress *news, int detail, int64_t waited_ms) {
+  char done[SHORT_TEXT], total[SHORT_TEXT], span[SHORT_TEXT];
+  size_t used = 0;
+  const char *wait = wait_of(news);
+#define ADD(...) used += (size_t)snprintf(tail + used, size - used, __VA_ARGS__)
+  *tail = 0;
+  if (is_counted(news)) ADD("  %3d%%", percent(news));
+  if (is_counted(news) && detail > 2) ADD("  %s of %s", human_size(done, news->bytes), human_size(total, news->total));
+  if (!is_counted(news) && news->bytes) ADD("  %s", human_size(done, news->bytes));
+  if (wait) {
+    ADD("  %.200s", wait);
+    if (detail > 1 && waited_ms >= 1000) ADD(", %s", human_span(span, waited_ms));
+  } else {
+    if (detail > 1 && news->rate) ADD("  %s/s", human_size(done, news->rate));
+    if (detail > 0 && news->eta_ms >= 0 && is_counted(news)) ADD("  %s left", human_span(span, news->eta_ms));
+  }
+#undef ADD
+}
+
+static void add_bar(char *line, size_t size, const mc_progress *news, unsigned width) {
+  size_t used = strlen(line);
+  unsigned full = (unsigned)((double)news->bytes / (double)news->total * width);
+  if (used + width + 4 > size) return;
+  line[used++] = ' ';
+  line[used++] = '[';
+  for (unsigned i = 0; i < width; i++) line[used++] = i < full ? '=' : i == full ? '>' : ' ';
+  line[used++] = ']';
+  line[used] = 0;
+}
+
+/* "name [=====>   ]  42%  38.1 MiB of 90.9 MiB  12.3 MiB/s  4 s left" in less than `width` columns. */
+static void render(char line[LINE_SIZE], const char *name, const mc_progress *news, unsigned width, bool bar,
+                   int64_t waited_ms) {
+  char tail[400], shown[PRINTABLE_URL + 4];
+  unsigned room = 0, wanted = columns_of(name);
+  if (width < 24) width = 24;
+  for (int detail = 3; detail >= 0; detail--) {
+    tail_of(tail, sizeof(tail), news, detail, waited_ms);
+    unsigned taken = columns_of(tail) + 1;
+    room = taken < width ? width - taken : 0;
+    if (room >= wanted || room >= LEAST_NAME) break;
+  }
+  if (room < LEAST_NAME) { /* a long reason: cut it */
+    size_t end = strlen(tail);
+    while (end && columns_of(tail) > width - LEAST_NAME - 1) {
+      do end--;
+      while (end && continues(tail[end]));
+      tail[end] = 0;
+    }
+    room = LEAST_NAME;
+  }
+  shorten(shown, sizeof(shown), name, room);
+  snprintf(line, LINE_SIZE, "%s", shown);
+  unsigned left = room - columns_of(shown);
+  if (bar && is_counted(news) && left >= LEAST_BAR + 3) {
+    add_bar(line, LINE_SIZE, news, left - 3 > MOST_BAR ? MOST_BAR : left - 3);
+  }
+  size_t used = strlen(line);
+  snprintf(line + used, LINE_SIZE - used, "%s", tail);
+}
+
+/* ---- telling ---- */
+
+static void tell(struct progress *progress, const char *name, const mc_progress *news) {
+  char line[LINE_SIZE];
+  int64_t now = now_ms();
+  progress->bytes = news->bytes;
+  if (progress->quiet) return;
   if (progress->terminal) {
-    fprintf(stderr, "\r\033[K%.*s", (int)columns() - 1, text);
-    progress->shown = true;
-  } else if (now_ms() - progress->said_at >= PLAIN_EVERY_MS) {
-    progress->said_at = now_ms();
-    fprintf(stderr, "%s\n", text);
+    render(line, name, news, terminal_width(), true, now - progress->begun_at);
+    printable(line, sizeof(line), line);
+    status_line(line);
+  } else if (now - progress->said_at >= NEXT_LINE_MS) {
+    progress->said_at = now;
+    render(line, name, news, LINE_SIZE, false, now - progress->begun_at);
+    say("%s", line);
   }
 }
 
 void progress_update(void *user, const mc_progress *news) {
   struct progress *progress = user;
-  char text[512], done[32], total[32], rate[32], eta[48] = "", bar[24] = "";
-  if (progress->quiet) return;
-  if (news->phase != MC_PHASE_DOWNLOADING && news->bytes == 0) {
-    snprintf(text, sizeof(text), "%.60s: %s", progress->what, news->reason);
-  } else if (news->total != MC_SIZE_UNKNOWN && news->total > 0) {
-    if (news->eta_ms >= 0) snprintf(eta, sizeof(eta), ", %" PRId64 " s left", (news->eta_ms + 999) / 1000);
-    int full = (int)(news->bytes * 20 / news->total);
-    for (int i = 0; i < 20; i++) bar[i] = i < full ? '#' : '.';
-    snprintf(text, sizeof(text), "%.60s [%s] %3d %%  %s of %s, %s/s%s", progress->what, bar,
-             (int)(news->bytes * 100 / news->total), human_size(done, news->bytes), human_size(total, news->total),
-             human_size(rate, news->rate), eta);
-  } else {
-    snprintf(text, sizeof(text), "%.60s  %s, %s/s", progress->what, human_size(done, news->bytes),
-             human_size(rate, news->rate));
-  }
-  say(progress, text);
+  tell(progress, progress->name, news);
 }
 
 void progress_files(void *user, uint64_t files, uint64_t all, uint64_t bytes, uint64_t total) {
   struct progress *progress = user;
-  char text[256], done[32], whole[32];
-  if (progress->quiet) return;
-  snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " files, %s of %s", files, all, human_size(done, bytes),
-           human_size(whole, total));
-  say(progress, text);
+  char name[PRINTABLE_URL + 60];
+  int64_t passed = now_ms() - progress->begun_at;
+  mc_progress news = {.phase = MC_PHASE_DOWNLOADING, .bytes = bytes, .total = total, .eta_ms = -1};
+  if (passed > 0) news.rate = (uint64_t)((double)bytes * 1000 / (double)passed);
+  if (news.rate && total >= bytes) news.eta_ms = (int64_t)((double)(total - bytes) * 1000 / (double)news.rate);
+  snprintf(name, sizeof(name), "%s: %" PRIu64 " of %" PRIu64 " files", progress->name, files, all);
+  tell(progress, name, &news);
 }
 
 void progress_end(struct progress *progress) {
-  if (progress->shown) fprintf(stderr, "\r\033[K");
-  progress->shown = false;
+  if (progress->terminal && !progress->quiet) status_line(NULL);
 }

@@ -1,0 +1,217 @@
+/* The commands that look into a cache and manage it: stat, ls, evict, status. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+int exit_code_of(mc_status status) {
+  switch (status) {
+  case MC_OK:
+    return EXIT_DONE;
+  case MC_INVALID_ARGUMENT:
+    return EXIT_USAGE;
+  case MC_NOT_FOUND:
+    return EXIT_NOT_FOUND;
+  case MC_PERMISSION_DENIED:
+    return EXIT_DENIED;
+  case MC_NO_SPACE:
+    return EXIT_NO_SPACE;
+  case MC_CORRUPT:
+    return EXIT_CORRUPT;
+  case MC_CANCELLED:
+    return EXIT_INTERRUPTED;
+  default:
+    return mc_status_is_retryable(status) ? EXIT_UNAVAILABLE : EXIT_FAILED;
+  }
+}
+
+/* ---- stat, ls ---- */
+
+static json_t *text_or_null(const char *text) {
+  return *text ? json_text(text) : json_null();
+}
+
+static json_t *time_or_null(int64_t time) {
+  return time ? json_integer(time) : json_null();
+}
+
+static json_t *entry_json(const mc_entry *entry) {
+  char digest[8 + MC_DIGEST_HEX_SIZE] = "sha256:";
+  if (entry->has_digest) mc_digest_hex(digest + strlen(digest), &entry->digest);
+  return json_pack("{so so so so so so so so sb}", "url", json_text(entry->url), "size", json_size(entry->size),
+                   "digest", text_or_null(entry->has_digest ? digest : ""), "etag",
+                   text_or_null(entry->validators.etag), "version", text_or_null(entry->validators.version),
+                   "last_modified", time_or_null(entry->validators.last_modified), "fetched_at_ms",
+                   time_or_null(entry->fetched_at), "checked_at_ms", time_or_null(entry->checked_at), "pinned",
+                   entry->pinned);
+}
+
+static void print_stat(const mc_entry *entry) {
+  char hex[MC_DIGEST_HEX_SIZE], text[600], size[SHORT_TEXT], time[SHORT_TEXT];
+  printf("url            %s\n", printable_url(text, sizeof(text), entry->url));
+  if (entry->size != MC_SIZE_UNKNOWN) {
+    printf("size           %" PRIu64 " (%s)\n", entry->size, human_size(size, entry->size));
+  }
+  if (entry->has_digest) printf("sha256         %s\n", mc_digest_hex(hex, &entry->digest));
+  if (*entry->validators.etag) printf("etag           %s\n", printable(text, sizeof(text), entry->validators.etag));
+  if (*entry->validators.version) {
+    printf("version        %s\n", printable(text, sizeof(text), entry->validators.version));
+  }
+  if (entry->validators.last_modified) {
+    printf("last modified  %s\n", human_time(time, entry->validators.last_modified * 1000));
+  }
+  if (entry->checked_at) printf("checked        %s\n", human_time(time, entry->checked_at));
+  printf("downloaded     %s\n", entry->fetched_at ? human_time(time, entry->fetched_at) : "no");
+  if (entry->pinned) printf("pinned         yes\n");
+}
+
+int command_stat(mc_cache *cache, const struct command_line *line) {
+  mc_entry *entry;
+  mc_error error = MC_ERROR_INIT;
+  if (mc_stat(&entry, cache, line->words[0], line->cached ? MC_GET_CACHED : 0, line->timeout_ms, &error)) {
+    return fail(line, line->words[0], &error);
+  }
+  if (line->json) {
+    print_json(entry_json(entry));
+  } else {
+    print_stat(entry);
+  }
+  mc_entry_free(entry);
+  return EXIT_DONE;
+}
+
+static bool print_entry(void *user, const mc_entry *entry) {
+  const struct command_line *line = user;
+  char hex[MC_DIGEST_HEX_SIZE] = "-", size[SHORT_TEXT], url[4096];
+  if (line->json) {
+    print_json(entry_json(entry));
+  } else {
+    if (entry->has_digest) mc_digest_hex(hex, &entry->digest);
+    printf("%-12.12s  %10s  %s%s\n", hex, human_size(size, entry->size), printable_url(url, sizeof(url), entry->url),
+           entry->pinned ? "  (pinned)" : "");
+  }
+  return output_works();
+}
+
+static bool print_listed(void *user, const mc_listed *listed) {
+  const struct command_line *line = user;
+  char size[SHORT_TEXT], path[4096];
+  if (line->json) {
+    print_json(json_pack("{so so so}", "path", json_text(listed->path), "size", json_size(listed->size),
+                         "last_modified", time_or_null(listed->last_modified)));
+  } else {
+    printf("%10s  %s\n", human_size(size, listed->size), printable(path, sizeof(path), listed->path));
+  }
+  return output_works();
+}
+
+int command_ls(mc_cache *cache, const struct command_line *line) {
+  mc_error error = MC_ERROR_INIT;
+  const char *prefix = line->word_count ? line->words[0] : "";
+  void *user = (void *)line;
+  if (line->origin && !line->word_count) return usage("ls: --origin needs a URL");
+  mc_status status = line->origin ? mc_list_upstream(cache, prefix, print_listed, user, line->timeout_ms, &error)
+                                  : mc_list(cache, prefix, print_entry, user, line->timeout_ms, &error);
+  return status && output_works() ? fail(line, prefix, &error) : EXIT_DONE;
+}
+
+/* ---- evict ---- */
+
+int command_evict(mc_cache *cache, const struct command_line *line) {
+  int code = EXIT_DONE;
+  for (int i = 0; i < line->word_count && output_works(); i++) {
+    const char *url = line->words[i];
+    mc_error error = MC_ERROR_INIT;
+    uint64_t bytes = 0;
+    char size[SHORT_TEXT], shown[PRINTABLE_URL];
+    if (mc_evict(&bytes, cache, url, &error)) {
+      int failed = fail(line, url, &error);
+      code = code ? code : failed;
+    } else if (line->json) {
+      print_json(json_pack("{so sI}", "url", json_text(url), "bytes", (json_int_t)bytes));
+    } else if (!line->quiet) {
+      printf("%s: %s freed\n", printable_url(shown, sizeof(shown), url), human_size(size, bytes));
+    }
+  }
+  return code;
+}
+
+/* ---- status ---- */
+
+static uint64_t counter(json_t *status, const char *name) {
+  return (uint64_t)json_integer_value(json_object_get(json_object_get(status, "counters"), name));
+}
+
+static const char *text_of(json_t *object, const char *name, char *text, size_t size) {
+  const char *value = json_string_value(json_object_get(object, name));
+  return printable(text, size, value ? value : "?");
+}
+
+static void print_tier(json_t *status, const char *tier) {
+  char name[64], used[SHORT_TEXT], capacity[SHORT_TEXT];
+#define TIER(what) (snprintf(name, sizeof(name), "%s_%s", tier, what), counter(status, name))
+  uint64_t objects = TIER("objects"), bytes = TIER("bytes"), most = TIER("capacity_bytes"), open = TIER("open_objects");
+#undef TIER
+  snprintf(name, sizeof(name), "%s_objects", tier);
+  if (!json_object_get(json_object_get(status, "counters"), name)) return;
+  printf("%-12s %s in %" PRIu64 " object%s", tier, human_size(used, bytes), objects, objects == 1 ? "" : "s");
+  if (most) printf(", of %s", human_size(capacity, most));
+  printf(", %" PRIu64 " in use\n", open);
+}
+
+static void print_flights(json_t *status) {
+  json_t *flight;
+  size_t i;
+  json_array_foreach(json_object_get(status, "flights"), i, flight) {
+    char done[SHORT_TEXT], total[SHORT_TEXT], rate[SHORT_TEXT], url[512], phase[32];
+    json_t *size = json_object_get(flight, "total");
+    printf("  %s: %s, %s of %s, %s/s, %lld waiting\n", text_of(flight, "url", url, sizeof(url)),
+           text_of(flight, "phase", phase, sizeof(phase)),
+           human_size(done, (uint64_t)json_integer_value(json_object_get(flight, "bytes"))),
+           human_size(total, size ? (uint64_t)json_integer_value(size) : MC_SIZE_UNKNOWN),
+           human_size(rate, (uint64_t)json_integer_value(json_object_get(flight, "rate"))),
+           (long long)json_integer_value(json_object_get(flight, "waiters")));
+  }
+}
+
+static void print_status(json_t *status, const char *endpoint) {
+  char text[512], a[SHORT_TEXT], b[SHORT_TEXT];
+  printf("modelcache   %s", text_of(status, "version", text, sizeof(text)));
+  printf(", %s%s\n", endpoint ? "the service at " : "in this process", endpoint ? endpoint : "");
+  printf("folder       %s\n", text_of(status, "storage", text, sizeof(text)));
+  print_tier(status, "storage");
+  print_tier(status, "memory");
+  printf("gets         %" PRIu64 ": %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " errors\n",
+         counter(status, "gets_total"), counter(status, "hits_total"), counter(status, "misses_total"),
+         counter(status, "get_errors_total"));
+  printf("downloaded   %s in %" PRIu64 " files, %s resumed\n", human_size(a, counter(status, "download_bytes_total")),
+         counter(status, "downloads_total"), human_size(b, counter(status, "resumed_bytes_total")));
+  printf("served       %s\n", human_size(a, counter(status, "served_bytes_total")));
+  if (counter(status, "corrupt_chunks_total")) {
+    printf("corrupt      %" PRIu64 " chunks, found and mended\n", counter(status, "corrupt_chunks_total"));
+  }
+  printf("now          %" PRIu64 " downloads, %" PRIu64 " calls waiting\n", counter(status, "flights"),
+         counter(status, "waiting_requests"));
+  print_flights(status);
+}
+
+int command_status(mc_cache *cache, const struct command_line *line) {
+  mc_error error = MC_ERROR_INIT;
+  char *text;
+  const char *endpoint = line->options.endpoint;
+  if (mc_status_json(&text, cache, &error)) return fail(line, endpoint ? endpoint : "", &error);
+  json_t *status = json_loads(text, 0, NULL);
+  if (!json_is_object(status)) {
+    mc_error_set(&error, MC_PROTOCOL, "cli", "the answer is no JSON document");
+    fail(line, endpoint ? endpoint : "", &error);
+  } else if (line->json) {
+    print_json(json_incref(status));
+  } else {
+    print_status(status, endpoint);
+  }
+  int code = json_is_object(status) ? EXIT_DONE : EXIT_FAILED;
+  json_decref(status);
+  mc_free(text);
+  return code;
+}
