@@ -657,6 +657,24 @@ static void the_end_is_asked_for_again_when_the_server_went_away(void **state) {
   cluster_upstream_ops.source_close(source);
 }
 
+static void progress_then_unavailable(struct peer_call *call, void *user);
+static void progress_then_break(struct peer_call *call, void *user);
+
+static void what_the_server_could_not_get_is_not_asked_for_again(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_error err = MC_ERROR_INIT;
+  script(f, progress_then_unavailable, give_object);
+  assert_int_equal(open_source(f, &source, &info, &forever, &err), MC_UNAVAILABLE);
+  assert_non_null(strstr(err.message, "the origin is down"));
+  assert_int_equal(calls(f), 1);
+  script(f, progress_then_break, give_object); /* but a server that went away is another matter */
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(calls(f), 2);
+  cluster_upstream_ops.source_close(source);
+}
+
 static void a_download_that_failed_says_why(void **state) {
   struct fixture *f = *state;
   mc_source *source;
@@ -761,6 +779,17 @@ static void progress_then_object(struct peer_call *call, void *user) {
   send_progress(call, MODELCACHE__V1__PROGRESS__PHASE__QUEUED, "");
   send_progress(call, MODELCACHE__V1__PROGRESS__PHASE__DOWNLOADING, "because");
   give_object(call, user);
+}
+
+static void progress_then_unavailable(struct peer_call *call, void *user) {
+  send_progress(call, MODELCACHE__V1__PROGRESS__PHASE__ASKING, "");
+  say_unavailable(call, user);
+}
+
+static void progress_then_break(struct peer_call *call, void *user) {
+  (void)user;
+  send_progress(call, MODELCACHE__V1__PROGRESS__PHASE__ASKING, "");
+  peer_hang_up(call);
 }
 
 struct seen {
@@ -1158,6 +1187,7 @@ int main(void) {
       TEST(a_download_that_ended_is_read_on_by_digest),
       TEST(a_download_whose_server_went_away_goes_on),
       TEST(the_end_is_asked_for_again_when_the_server_went_away),
+      TEST(what_the_server_could_not_get_is_not_asked_for_again),
       TEST(a_download_that_failed_says_why),
       TEST(lanes_that_lose_a_download_together_ask_once),
       TEST(closing_a_followed_source_cancels_the_call),

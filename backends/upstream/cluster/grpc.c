@@ -371,7 +371,9 @@ static mc_status end_broken(struct rpc_stream *stream, CURLcode result) {
 }
 
 static void take_out(struct rpc_stream *stream) {
-  if (stream->in_multi) curl_multi_remove_handle(stream->handle->multi, stream->handle->easy);
+  if (!stream->in_multi) return;
+  curl_multi_remove_handle(stream->handle->multi, stream->handle->easy);
+  curl_easy_setopt(stream->handle->easy, CURLOPT_ERRORBUFFER, NULL); /* the stream goes before the handle does */
   stream->in_multi = false;
 }
 
@@ -496,6 +498,10 @@ mc_status rpc_stream_next(struct rpc_stream *stream, const void **message, size_
 bool rpc_stream_poll(struct rpc_stream *stream) {
   if (!is_ready(stream)) perform(stream);
   return is_ready(stream);
+}
+
+bool rpc_stream_broke(const struct rpc_stream *stream) {
+  return stream->ended && (!stream->has_code || stream->code == WIRE_CANCELLED);
 }
 
 bool rpc_stream_answered(const struct rpc_stream *stream) {

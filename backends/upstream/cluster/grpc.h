@@ -48,6 +48,8 @@ mc_status rpc_stream_next(struct rpc_stream *stream, const void **message, size_
                           mc_error *err);
 /* Serve the connection without waiting. Whether rpc_stream_wait would return at once. */
 bool rpc_stream_poll(struct rpc_stream *stream);
+/* Whether it ended without the server having said how: the server has gone, or is going. */
+bool rpc_stream_broke(const struct rpc_stream *stream);
 /* Whether the server has answered anything at all. */
 bool rpc_stream_answered(const struct rpc_stream *stream);
 /* End it. A call that is still open is cancelled; with `linger` it is first given a moment to end by itself, for when

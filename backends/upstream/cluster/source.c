@@ -39,6 +39,7 @@ struct source {
   /* under lock: */
   struct rpc_stream *stream; /* NULL when it has ended */
   bool done;                 /* it has brought its complete ticket */
+  bool broke;                /* its server went away: another Fetch may do better */
   struct ticket *ticket;
   unsigned version;  /* counts tickets */
   unsigned asked;    /* Fetch calls made again since something was read */
@@ -129,6 +130,7 @@ static mc_status step(struct source *source, const mc_open_args *args, const mc_
   mc_status status = rpc_stream_next(source->stream, &data, &size, call, err);
   if (!status && data) status = take_event(source, data, size, args, err);
   if (callers_own(status) || (!status && data)) return status;
+  source->broke = rpc_stream_broke(source->stream);
   end_stream(source);
   if (source->done && status != MC_CHANGED) return MC_OK;
   return status ? status
@@ -157,7 +159,7 @@ static mc_status ask(struct source *source, const mc_digest *known, const mc_cal
     request.known_digest = (ProtobufCBinaryData){sizeof(digest.bytes), digest.bytes};
   }
   end_stream(source);
-  source->done = false;
+  source->done = source->broke = false;
   return service_call(&source->stream, source->cluster->service, "Fetch", &request.base, call, err);
 }
 
@@ -168,6 +170,12 @@ static mc_status ask_again(struct source *source, const mc_open_args *args, cons
   }
   mc_status status = ask(source, source->chunks ? &source->digest : NULL, call, err);
   return status ? status : next_ticket(source, args, call, err);
+}
+
+/* Wait for the next ticket, from another server if this one goes away. */
+static mc_status await_ticket(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
+  mc_status status = next_ticket(source, args, call, err);
+  return status == MC_UNAVAILABLE && source->broke ? ask_again(source, args, call, err) : status;
 }
 
 /* ---- opening ---- */
@@ -210,10 +218,7 @@ mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_so
   struct source *source = source_new((struct cluster *)self, args->url);
   if (!source) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
   mc_status status = ask(source, args->known_digest, call, err);
-  if (!status) {
-    status = next_ticket(source, args, call, err);
-    if (status == MC_UNAVAILABLE) status = ask_again(source, args, call, err); /* the server went away meanwhile */
-  }
+  if (!status) status = await_ticket(source, args, call, err);
   if (!status) {
     fill_info(source, info);
     info->unchanged = info->has_digest && args->known_digest && mc_digest_equal(&info->digest, args->known_digest);
@@ -236,8 +241,7 @@ mc_status cluster_source_finish(mc_source *base, mc_info *info, const mc_open_ar
   mc_status status = MC_OK;
   while (!status && !(source->ticket->complete && source->chunks)) {
     bool goes_on = source->stream && !source->ticket->complete;
-    status = goes_on ? next_ticket(source, args, call, err) : MC_UNAVAILABLE;
-    if (status == MC_UNAVAILABLE) status = ask_again(source, args, call, err);
+    status = goes_on ? await_ticket(source, args, call, err) : ask_again(source, args, call, err);
   }
   if (!status) fill_info(source, info);
   return status;
@@ -322,14 +326,15 @@ static mc_status read_target(struct source *source, const struct target *target,
   }
 }
 
-/* Serve the stream between two reads: the server's pings, and news. An end that a reader could ride out is left for
- * when it matters. */
+/* Serve the stream between two reads: the server's pings, and news. That the server went away is left for when it
+ * matters. */
 static mc_status attend(struct source *source, const mc_call *call, mc_error *err) {
   if (pthread_mutex_trylock(&source->lock)) return MC_OK; /* another lane is at it */
   mc_status status = MC_OK;
   while (!status && source->stream && rpc_stream_poll(source->stream)) status = step(source, NULL, call, err);
+  bool broke = source->broke;
   pthread_mutex_unlock(&source->lock);
-  return status == MC_UNAVAILABLE ? MC_OK : status;
+  return broke ? MC_OK : status;
 }
 
 /* The content of this ticket is not there any more, or not right: get a newer one, unless another lane has. */
@@ -339,8 +344,7 @@ static mc_status renew(struct source *source, const struct target *target, bool 
   mc_status status = mc_call_check(call, err);
   if (!status && source->version == target->version) {
     bool goes_on = source->stream && !source->ticket->complete && !ask_anew;
-    status = goes_on ? next_ticket(source, NULL, call, err) : MC_UNAVAILABLE;
-    if (status == MC_UNAVAILABLE) status = ask_again(source, NULL, call, err);
+    status = goes_on ? await_ticket(source, NULL, call, err) : ask_again(source, NULL, call, err);
   }
   pthread_mutex_unlock(&source->lock);
   return status;

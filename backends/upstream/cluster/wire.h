@@ -18,6 +18,7 @@
 /* gRPC's codes of those that are spoken of by name. */
 enum wire_code {
   WIRE_OK = 0,
+  WIRE_CANCELLED = 1,
   WIRE_UNKNOWN = 2,
   WIRE_INTERNAL = 13,
   WIRE_UNAVAILABLE = 14,
