@@ -21,6 +21,7 @@ struct posix {
   char *root;      /* absolute */
   char owner[OWNER_SIZE];
   bool durable;
+  int64_t skew_ms; /* how far the storage's clock, which sets the times of files, is ahead of ours */
   mc_logger logger;
 };
 
