@@ -158,7 +158,11 @@ int file_publish(int fd, char *temporary, const char *path) {
     snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
     temporary = format_str("%s.%08x", path, number);
     if (!temporary) return ENOMEM;
-    if (linkat(AT_FDCWD, from, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW)) error = errno;
+    if (linkat(AT_FDCWD, from, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW)) {
+      error = errno;
+      free(temporary); /* what has that name, if anything, is not ours */
+      return error;
+    }
   }
   if (!error && rename(temporary, path)) error = errno;
   if (error && temporary) unlink(temporary);

@@ -342,7 +342,7 @@ const mc_coordination_ops local_coordination_ops = {
 static mc_status local_open(mc_coordination **out, const mc_coordination_config *config, mc_error *err) {
   struct local *self = calloc(1, sizeof(*self));
   if (!self) return no_memory(err);
-  if (!config->member_id || strlen(config->member_id) >= sizeof(self->member) || config->lease_ms <= 0) {
+  if (!config->member_id || !*config->member_id || strlen(config->member_id) >= sizeof(self->member) || config->lease_ms <= 0) {
     free(self);
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a member's id has 1 to %zu bytes, and a lease a length",
                         sizeof(self->member) - 1);

@@ -70,6 +70,11 @@ bool posix_is_missing(int errnum) {
   return errnum == ENOENT || errnum == ESTALE;
 }
 
+mc_status posix_missing(mc_error *err, int errnum, const char *path) {
+  if (posix_is_missing(errnum)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
+  return posix_error(err, errnum, "can't open %s", path);
+}
+
 mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err) {
   int error = file_read(path, data, size, max);
   if (posix_is_missing(error)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
@@ -148,15 +153,14 @@ static mc_status posix_open_object(mc_storage *storage, const mc_digest *digest,
     return MC_OK;
   }
   if (opened >= 0) close(opened);
-  if (posix_is_missing(error)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
-  return posix_error(err, error, "can't open %s", path);
+  return posix_missing(err, error, path);
 }
 
 static mc_status posix_read_meta(mc_storage *storage, const mc_digest *digest, void **meta, size_t *size, size_t max,
                                  mc_error *err) {
   char path[PATH_SIZE];
   posix_object_file(path, posix_of(storage), digest, "");
-  if (access(path, F_OK)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
+  if (access(path, F_OK)) return posix_missing(err, errno, path);
   return posix_read_file(posix_object_file(path, posix_of(storage), digest, META), meta, size, max, err);
 }
 

@@ -320,7 +320,7 @@ mc_status posix_restage(mc_storage *storage, const mc_digest *digest, const char
   char object[PATH_SIZE], path[PATH_SIZE], name[NAME_SIZE];
   if (!key_is_valid(key)) return bad_key(err);
   posix_object_file(object, self, digest, "");
-  if (access(object, F_OK)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", object);
+  if (access(object, F_OK)) return posix_missing(err, errno, object);
   int error = make_folder(name, self, key);
   if (error) return posix_error(err, error, "can't make a folder in %s/stage", self->root);
   if (rename(object, stage_file(path, self, name, "data"))) {
