@@ -203,7 +203,8 @@ int remove_all(const char *path) {
 }
 
 int copy_fd(int from, int to, uint64_t size) {
-  if (ioctl(to, FICLONE, from) == 0) return 0;
+  struct stat st;
+  if (fstat(from, &st) == 0 && (uint64_t)st.st_size == size && ioctl(to, FICLONE, from) == 0) return 0;
   off_t in = 0, out = 0;
   while ((uint64_t)in < size) {
     uint64_t left = size - (uint64_t)in;

@@ -354,6 +354,19 @@ static void copies_are_whole(void **state) {
   }
 }
 
+static void no_more_is_copied_than_was_asked_for(void **state) {
+  (void)state;
+  char back[8] = "";
+  write_text("file", "abcdef");
+  int from = open("file", O_RDONLY | O_CLOEXEC), to = open("copy", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  assert_int_equal(copy_fd(from, to, 3), 0);
+  assert_int_equal(lseek(to, 0, SEEK_END), 3);
+  assert_int_equal(pread_all(to, back, 3, 0), 0);
+  assert_string_equal(back, "abc");
+  close(from);
+  close(to);
+}
+
 static void copies_that_cannot_be_fail(void **state) {
   (void)state;
   write_text("file", "abc");
@@ -418,13 +431,21 @@ static void owners_live_or_not(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
-      TEST(all_is_read_and_written),      TEST(short_writes_are_gone_on_with),
-      TEST(reading_a_file_has_a_maximum), TEST(folders_are_made_with_their_parents),
-      TEST(a_file_is_replaced),           TEST(what_cannot_be_replaced_leaves_nothing),
-      TEST(readers_see_one_or_the_other), TEST(a_draft_becomes_the_file_or_nothing),
-      TEST(a_draft_is_beside_its_file),   TEST(all_below_is_removed_and_nothing_else),
-      TEST(deep_folders_are_removed),     TEST(copies_are_whole),
-      TEST(copies_that_cannot_be_fail),   TEST(texts_and_random_numbers),
+      TEST(all_is_read_and_written),
+      TEST(short_writes_are_gone_on_with),
+      TEST(reading_a_file_has_a_maximum),
+      TEST(folders_are_made_with_their_parents),
+      TEST(a_file_is_replaced),
+      TEST(what_cannot_be_replaced_leaves_nothing),
+      TEST(readers_see_one_or_the_other),
+      TEST(a_draft_becomes_the_file_or_nothing),
+      TEST(a_draft_is_beside_its_file),
+      TEST(all_below_is_removed_and_nothing_else),
+      TEST(deep_folders_are_removed),
+      TEST(copies_are_whole),
+      TEST(no_more_is_copied_than_was_asked_for),
+      TEST(copies_that_cannot_be_fail),
+      TEST(texts_and_random_numbers),
       TEST(owners_live_or_not),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

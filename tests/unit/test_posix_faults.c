@@ -34,15 +34,18 @@ static const char KEY[] = "00000000000000000000000000000000000000000000000000000
 /* ---- faults ---- */
 
 static struct {
-  int at;       /* the call that fails, counted from 1; 0: none */
-  int seen;     /* calls since it was set */
-  int error;    /* it fails with this; 0: the process dies in its stead */
-  bool trouble; /* calls that may be interrupted or cut short are, every other time */
-  int64_t skew; /* of our clock, in ms */
+  int at;           /* the call that fails, counted from 1; 0: none */
+  int more;         /* calls after it that fail, too */
+  const char *only; /* count these alone; NULL: all */
+  int seen;         /* calls since it was set */
+  int error;        /* it fails with this; 0: the process dies in its stead */
+  bool trouble;     /* calls that may be interrupted or cut short are, every other time */
+  int64_t skew;     /* of our clock, in ms */
 } fault;
 
-static bool fails(void) {
-  if (!fault.at || ++fault.seen != fault.at) return false;
+static bool fails(const char *name) {
+  if (!fault.at || (fault.only && strcmp(name, fault.only) != 0)) return false;
+  if (++fault.seen < fault.at || fault.seen > fault.at + fault.more) return false;
   if (!fault.error) raise(SIGKILL);
   errno = fault.error;
   return true;
@@ -58,12 +61,12 @@ static bool is_troubled(void) {
 #define WRAP2(name, A, B)                                                                                              \
   DECLARE(int, name, A, B)                                                                                             \
   int __wrap_##name(A a, B b) {                                                                                        \
-    return fails() ? -1 : __real_##name(a, b);                                                                         \
+    return fails(#name) ? -1 : __real_##name(a, b);                                                                    \
   }
 #define WRAP1(name, A)                                                                                                 \
   DECLARE(int, name, A)                                                                                                \
   int __wrap_##name(A a) {                                                                                             \
-    return fails() ? -1 : __real_##name(a);                                                                            \
+    return fails(#name) ? -1 : __real_##name(a);                                                                       \
   }
 
 WRAP1(fsync, int)
@@ -83,12 +86,12 @@ int __wrap_open64(const char *path, int flags, ...) {
   va_start(args, flags);
   mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
   va_end(args);
-  return fails() ? -1 : __real_open64(path, flags, mode);
+  return fails("open64") ? -1 : __real_open64(path, flags, mode);
 }
 
 DECLARE(int, close, int)
 int __wrap_close(int fd) { /* it's closed even if it fails */
-  bool failed = fails();
+  bool failed = fails("close");
   int error = errno, result = __real_close(fd);
   if (failed) errno = error;
   return failed ? -1 : result;
@@ -100,12 +103,12 @@ int __wrap_fallocate64(int fd, int mode, off_t offset, off_t size) {
     errno = EINTR;
     return -1;
   }
-  return fails() ? -1 : __real_fallocate64(fd, mode, offset, size);
+  return fails("fallocate64") ? -1 : __real_fallocate64(fd, mode, offset, size);
 }
 
 DECLARE(int, unlinkat, int, const char *, int)
 int __wrap_unlinkat(int parent, const char *name, int flags) {
-  return fails() ? -1 : __real_unlinkat(parent, name, flags);
+  return fails("unlinkat") ? -1 : __real_unlinkat(parent, name, flags);
 }
 
 DECLARE(ssize_t, write, int, const void *, size_t)
@@ -115,7 +118,7 @@ ssize_t __wrap_write(int fd, const void *data, size_t size) {
     errno = EINTR;
     return -1;
   }
-  return fails() ? -1 : __real_write(fd, data, size);
+  return fails("write") ? -1 : __real_write(fd, data, size);
 }
 
 DECLARE(ssize_t, writev, int, const struct iovec *, int)
@@ -124,7 +127,7 @@ ssize_t __wrap_writev(int fd, const struct iovec *parts, int count) {
     errno = EINTR;
     return -1;
   }
-  bool failed = fails();
+  bool failed = fails("writev");
   if (failed && errno == ENOSPC) return __real_writev(fd, parts, 1); /* the disk is full in the middle of it */
   return failed ? -1 : __real_writev(fd, parts, count);
 }
@@ -136,7 +139,7 @@ ssize_t __wrap_pread64(int fd, void *data, size_t size, off_t offset) {
     errno = EINTR;
     return -1;
   }
-  return fails() ? -1 : __real_pread64(fd, data, size, offset);
+  return fails("pread64") ? -1 : __real_pread64(fd, data, size, offset);
 }
 
 int64_t __real_clock_wall_ms(void);
@@ -167,9 +170,20 @@ static unsigned open_files(void) {
   return count;
 }
 
-static mc_status open_storage(struct world *world) {
-  mc_storage_config config = {.struct_size = sizeof(config), .location = world->folder, .durable = true};
+static mc_status open_as(struct world *world, bool durable) {
+  mc_storage_config config = {.struct_size = sizeof(config), .location = world->folder, .durable = durable};
   return ops->open(&world->storage, &config, &world->err);
+}
+
+static mc_status open_storage(struct world *world) {
+  return open_as(world, true);
+}
+
+/* From now on the n-th call fails; with error 0 the process dies instead. */
+static void set_fault(int n, int error) {
+  fault.at = n;
+  fault.seen = 0;
+  fault.error = error;
 }
 
 static void begin(struct world *world) {
@@ -431,9 +445,7 @@ static bool fail_at(const struct act *act, int n, int error) {
   unsigned files = open_files();
   begin(&world);
   act->prepare(&world);
-  fault.error = error;
-  fault.seen = 0;
-  fault.at = n;
+  set_fault(n, error);
   mc_status status = act->run(&world);
   fault.at = 0;
   bool reached = fault.seen >= n;
@@ -478,9 +490,7 @@ static bool die_at(const struct act *act, int n) {
   if (pid == 0) {
     if (open_storage(&world)) _exit(2);
     act->prepare(&world);
-    fault.error = 0;
-    fault.seen = 0;
-    fault.at = n;
+    set_fault(n, 0);
     _exit(act->run(&world) != MC_OK);
   }
   assert_int_equal(waitpid(pid, &how, 0), pid);
@@ -535,9 +545,7 @@ static void a_stage_outlasts_want_of_descriptors(void **state) {
   begin(&world);
   prepare_kept(&world);
   do { /* until it gets through; in between it is always there */
-    fault.error = EMFILE;
-    fault.seen = 0;
-    fault.at = n++;
+    set_fault(n++, EMFILE);
     status = run_resume(&world);
     fault.at = 0;
     if (status) assert_true(status == MC_RESOURCE_EXHAUSTED || status == MC_NOT_FOUND);
@@ -552,31 +560,57 @@ static void a_stage_outlasts_want_of_descriptors(void **state) {
 /* The kernel tells of a failed write once, and then forgets: so we must not. */
 static void data_that_could_not_be_flushed_is_never_committed(void **state) {
   (void)state;
-  struct world world;
-  begin(&world);
-  make_stage(&world);
-  fault.error = EIO;
-  fault.seen = 0;
-  fault.at = 1; /* the data's fsync comes first */
-  assert_int_equal(commit(&world), MC_IO);
-  fault.at = 0;
-  assert_int_equal(commit(&world), MC_IO);
-  assert_false(check_visible(&world));
-  ops->stage_close(world.stage, true);
-  assert_int_equal(run_resume(&world), MC_NOT_FOUND);
-  world.stage = NULL;
-  end(&world);
+  static const char *const calls[] = {"fsync", "close"}; /* the first of each is of the data */
+  for (size_t i = 0; i < 4; i++) {
+    struct world world;
+    begin(&world);
+    ops->close(world.storage);
+    bool durable = i / 2;
+    assert_int_equal(open_as(&world, durable), MC_OK);
+    make_stage(&world);
+    set_fault(1, EIO);
+    fault.only = calls[i % 2];
+    mc_status status = commit(&world);
+    fault.at = 0;
+    fault.only = NULL;
+    if (!durable && i % 2 == 0) { /* does not ask for it */
+      assert_int_equal(status, MC_OK);
+    } else {
+      assert_int_equal(status, MC_IO);
+      assert_int_equal(commit(&world), MC_IO);
+      assert_false(check_visible(&world));
+      ops->stage_close(world.stage, true);
+      world.stage = NULL;
+      assert_int_equal(run_resume(&world), MC_NOT_FOUND);
+    }
+    end(&world);
+  }
+}
+
+/* The disk is full in the middle of a frame, and what is there can't be cut off. */
+static void half_an_append_hides_nothing(void **state) {
+  (void)state;
+  for (int more = 0; more < 3; more++) {
+    struct world world;
+    begin(&world);
+    make_stage(&world);
+    set_fault(1, ENOSPC);
+    fault.more = more; /* the append's own attempt to cut, and the next one's */
+    assert_int_equal(run_append(&world), MC_NO_SPACE);
+    if (more == 2) assert_int_equal(run_append(&world), MC_NO_SPACE);
+    fault.at = fault.more = 0;
+    check_appended(&world, MC_NO_SPACE);
+    end(&world);
+  }
 }
 
 static void a_commit_that_failed_may_be_tried_again(void **state) {
   (void)state;
-  for (int n = 2;; n++) { /* after the fsync */
+  for (int n = 3;; n++) { /* after the data was flushed */
     struct world world;
     begin(&world);
     make_stage(&world);
-    fault.error = ENOSPC;
-    fault.seen = 0;
-    fault.at = n;
+    set_fault(n, ENOSPC);
     mc_status status = commit(&world);
     fault.at = 0;
     if (status && !check_visible(&world)) {
@@ -626,6 +660,7 @@ int main(void) {
       cmocka_unit_test(interrupted_and_short_calls_are_gone_on_with),
       cmocka_unit_test(a_stage_outlasts_want_of_descriptors),
       cmocka_unit_test(data_that_could_not_be_flushed_is_never_committed),
+      cmocka_unit_test(half_an_append_hides_nothing),
       cmocka_unit_test(a_commit_that_failed_may_be_tried_again),
       cmocka_unit_test(clocks_that_differ_do_not_make_an_owner_dead),
   };

@@ -28,6 +28,7 @@
 
 #define NOBODY     "nobody"
 #define FOREIGN_MS (60 * 1000)
+#define APPEND_MAX ((size_t)1 << 30) /* what write(2) takes at once */
 #define NAME_SIZE  (KEY_SIZE + OWNER_SIZE + 17)
 
 struct stage {
@@ -35,6 +36,7 @@ struct stage {
   int journal;            /* open to append */
   uint64_t journal_size;  /* of the file */
   uint64_t journal_bytes; /* of what was appended */
+  bool torn;              /* half a frame is behind them */
   bool unsound;           /* data could not be flushed: what the file holds is not known any more */
   char name[NAME_SIZE];   /* of its folder */
 };
@@ -350,24 +352,38 @@ mc_status posix_stage_resize(mc_stage *base, uint64_t size, mc_error *err) {
   return MC_OK;
 }
 
-mc_status posix_stage_append(mc_stage *base, const void *data, size_t size, mc_error *err) {
-  struct stage *stage = stage_of(base);
+/* Cut off half a frame, which would hide all that come after it. 0 or an errno. */
+static int cut_torn(struct stage *stage) {
+  if (stage->torn && ftruncate(stage->journal, (off_t)stage->journal_size)) return errno;
+  stage->torn = false;
+  return 0;
+}
+
+static int append(struct stage *stage, const void *data, size_t size) {
   uint32_t length = htole32((uint32_t)size);
   struct iovec frame[] = {{&length, sizeof(length)}, {(void *)data, size}};
   ssize_t put;
-  if (size > UINT32_MAX) return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "too much at once for a journal");
-  if (!size) return MC_OK;
+  int error = cut_torn(stage);
+  if (error) return error;
   do {
     put = writev(stage->journal, frame, 2);
   } while (put < 0 && errno == EINTR);
-  if (put >= 0 && (size_t)put == sizeof(length) + size) {
-    stage->journal_size += (uint64_t)put;
-    stage->journal_bytes += size;
-    return MC_OK;
+  if (put < 0) return errno;
+  if ((size_t)put != sizeof(length) + size) {
+    stage->torn = true;
+    cut_torn(stage); /* else with the next append, or when it is adopted */
+    return ENOSPC;
   }
-  int error = put < 0 ? errno : ENOSPC;
-  /* Half a frame would hide all that come after it. */
-  if (put > 0 && ftruncate(stage->journal, (off_t)stage->journal_size)) error = errno;
+  stage->journal_size += (uint64_t)put;
+  stage->journal_bytes += size;
+  return 0;
+}
+
+mc_status posix_stage_append(mc_stage *base, const void *data, size_t size, mc_error *err) {
+  struct stage *stage = stage_of(base);
+  if (size > APPEND_MAX) return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "too much at once for a journal");
+  int error = size ? append(stage, data, size) : 0;
+  if (!error) return MC_OK;
   if (is_full(error)) return full(storage_of(stage), MC_SIZE_UNKNOWN, err);
   return posix_error(err, error, "can't write a journal in %s/stage", storage_of(stage)->root);
 }
@@ -418,20 +434,25 @@ static int write_file(const char *path, const void *data, size_t size, bool dura
   return error;
 }
 
-/* Flush the data. After a failure the kernel may have dropped what it could not write, and says so only once: a second
- * fsync that succeeds would mean nothing. 0 or an errno. */
+/* Learn of writes that failed late, and, if it is durable, wait for the disk. Network file systems write when they
+ * like, and tell of a failure when a descriptor of the file, as good as a copy, is closed. The kernel may then have
+ * dropped what it could not write, and says so only once: a second flush that succeeds would mean nothing. 0 or an
+ * errno. */
 static int flush(struct stage *stage) {
   if (stage->unsound) return EIO;
-  if (fsync(stage->base.fd) == 0) return 0;
-  stage->unsound = true;
-  return errno;
+  int copy = fcntl(stage->base.fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return errno;
+  int error = storage_of(stage)->durable && fsync(copy) ? errno : 0;
+  if (close(copy) && !error) error = errno;
+  stage->unsound = error != 0;
+  return error;
 }
 
 /* Put meta and data in their places. 0 or an errno; ENOENT: the folder was taken away. */
 static int commit_files(struct stage *stage, const mc_digest *digest, const void *meta, size_t meta_size) {
   struct posix *self = storage_of(stage);
   char from[PATH_SIZE], to[PATH_SIZE];
-  int error = self->durable ? flush(stage) : 0;
+  int error = flush(stage);
   if (error) return error;
   if (fchmod(stage->base.fd, 0444)) log_debug(&self->logger, ORIGIN, "can't make an object read-only");
   error = write_file(stage_file(from, self, stage->name, "meta"), meta, meta_size, self->durable);

@@ -6,7 +6,8 @@
  *
  * A backend is a `static const mc_storage_ops` and an instance that begins with `mc_storage`. Ops may be called from
  * several threads at once and may block on the storage itself, on nothing else. No op keeps a pointer that it was given
- * beyond its return. Every descriptor is close-on-exec.
+ * beyond its return. Every descriptor is close-on-exec. An instance is of the process that opened it: a child that is
+ * forked opens its own.
  *
  * A key is 64 lower-case hex digits; ops that take one answer MC_INVALID_ARGUMENT to anything else. An object is
  * visible, to open_object, read_meta and scan alike, while both its bytes and its meta are there. Nothing
@@ -105,8 +106,8 @@ typedef struct mc_storage_ops {
   /* Required. Make the stage the object `digest` with `meta` beside it, atomically; fine if that object exists already
    * (whichever stays is whole). A stage of unknown size becomes what was written to it. Frees the stage on success
    * only: after a failure (MC_NO_SPACE; MC_BUSY: another process has adopted it) it is not written to any more, but may
-   * be committed again, or closed. The fd that readers dup()ed from the stage stays valid. Durable if the storage was
-   * opened so. */
+   * be committed again (which fails if its bytes can't be relied on), or closed. The fd that readers dup()ed from the
+   * stage stays valid. Durable if the storage was opened so. */
   mc_status (*stage_commit)(mc_stage *stage, const mc_digest *digest, const void *meta, size_t meta_size,
                             mc_error *err);
   /* Required. Free the stage. `keep`: leave it for stage_resume (persistent storages; one whose bytes can't be relied
