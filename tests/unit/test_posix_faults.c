@@ -43,7 +43,10 @@ static struct {
   int64_t skew;     /* of our clock, in ms */
 } fault;
 
+static char trace[4096]; /* the names of calls, each with a blank behind it, since it was emptied */
+
 static bool fails(const char *name) {
+  if (strlen(trace) + strlen(name) + 2 < sizeof(trace)) strcat(strcat(trace, name), " ");
   if (!fault.at || (fault.only && strcmp(name, fault.only) != 0)) return false;
   if (++fault.seen < fault.at || fault.seen > fault.at + fault.more) return false;
   if (!fault.error) raise(SIGKILL);
@@ -587,6 +590,49 @@ static void data_that_could_not_be_flushed_is_never_committed(void **state) {
   }
 }
 
+/* The calls of these names in the trace, by their first letters. */
+static const char *order(char letters[64], const char *const names[]) {
+  char copy[sizeof(trace)], *rest = copy;
+  size_t count = 0;
+  strcpy(copy, trace);
+  for (char *name; (name = strtok_r(rest, " ", &rest)) && count < 63;) {
+    for (size_t i = 0; names[i]; i++) {
+      if (strcmp(name, names[i]) == 0) letters[count++] = *name;
+    }
+  }
+  letters[count] = 0;
+  return letters;
+}
+
+/* Bytes before names, and names before the answer. */
+static void what_is_durable_is_flushed_in_order(void **state) {
+  (void)state;
+  static const char *const names[] = {"fsync", "rename", NULL};
+  for (int durable = 0; durable < 2; durable++) {
+    struct world world;
+    char letters[64];
+    begin(&world);
+    ops->close(world.storage);
+    assert_int_equal(open_as(&world, durable), MC_OK);
+    make_stage(&world);
+    *trace = 0;
+    assert_int_equal(commit(&world), MC_OK);
+    /* data, meta; meta and data to their places (the first makes the folder); the folder, and the one it is in */
+    assert_string_equal(order(letters, names), durable ? "ffrrrff" : "rrr");
+    make_stage(&world);
+    *trace = 0;
+    assert_int_equal(commit(&world), MC_OK);
+    assert_string_equal(order(letters, names), durable ? "ffrrff" : "rr");
+    *trace = 0;
+    assert_int_equal(run_record(&world), MC_OK);
+    assert_string_equal(order(letters, names), durable ? "ffrf" : "r"); /* the new folder's parent, at first */
+    *trace = 0;
+    assert_int_equal(run_record(&world), MC_OK);
+    assert_string_equal(order(letters, names), durable ? "frf" : "r");
+    end(&world);
+  }
+}
+
 /* The disk is full in the middle of a frame, and what is there can't be cut off. */
 static void half_an_append_hides_nothing(void **state) {
   (void)state;
@@ -660,6 +706,7 @@ int main(void) {
       cmocka_unit_test(interrupted_and_short_calls_are_gone_on_with),
       cmocka_unit_test(a_stage_outlasts_want_of_descriptors),
       cmocka_unit_test(data_that_could_not_be_flushed_is_never_committed),
+      cmocka_unit_test(what_is_durable_is_flushed_in_order),
       cmocka_unit_test(half_an_append_hides_nothing),
       cmocka_unit_test(a_commit_that_failed_may_be_tried_again),
       cmocka_unit_test(clocks_that_differ_do_not_make_an_owner_dead),
