@@ -1,7 +1,7 @@
 """Origins as they are: without ranges, of unknown size, slow, broken, changing, lying."""
 
 import pytest
-from harness import CHUNK, DENIED, MIB, OK, UNAVAILABLE, object_files, sha256
+from harness import CHUNK, CORRUPT, DENIED, MIB, OK, UNAVAILABLE, object_files, sha256
 
 SIZE = 6 * CHUNK + 777
 
@@ -138,19 +138,33 @@ def test_nonsense_is_refused(origin, make_server, make_client, folder, mode):
 
 
 def test_a_digest_that_the_origin_states_is_checked(origin, make_server, make_client, folder):
-    server = make_server("--retries", 0)
-    model = origin.model("model.bin", SIZE)
-    origin.behave("model.bin", "digest:true")
-    get(make_client(server), origin, folder)
-    assert sha256(folder / "out") == model.sha256
-    (folder / "out").unlink()
-    origin.model("model.bin", SIZE, seed=2)
-    origin.behave("model.bin")
-    origin.behave("model.bin", "digest:false")
+    server = make_server("--retries", 0, "--revalidate-after", "1ms")
     client = make_client(server, MODELCACHE_RETRIES="0")
-    result = get(client, origin, folder, "--refresh", "--timeout", "30s", code=None)
-    assert result.code != OK
+    origin.model("model.bin", SIZE)
+    origin.behave("model.bin", "digest:false")
+    result = get(client, origin, folder, "--timeout", "30s", code=CORRUPT)
+    assert "SHA-256" in result.err
     assert not (folder / "out").exists()
+    origin.behave("model.bin")
+    for seed, kind in ((2, "true"), (3, "part")):  # what S3 says of parts is no digest of the whole
+        model = origin.model("model.bin", SIZE, seed)
+        origin.behave("model.bin", f"digest:{kind}")
+        get(client, origin, folder, "--refresh")
+        assert sha256(folder / "out") == model.sha256
+        origin.behave("model.bin")
+
+
+def test_a_new_version_that_is_not_what_its_digest_says(origin, make_server, make_client, folder):
+    """It can't be had: the copy of before is served, as after any failure to revalidate, and never the new bytes."""
+    server = make_server("--retries", 0, "--revalidate-after", "1ms")
+    client = make_client(server, MODELCACHE_RETRIES="0")
+    model = origin.model("model.bin", SIZE)
+    get(client, origin, folder)
+    origin.model("model.bin", SIZE, seed=2)
+    origin.behave("model.bin", "digest:false")
+    get(client, origin, folder, "--refresh", "--timeout", "30s")
+    assert sha256(folder / "out") == model.sha256
+    assert server.metric("stale_total") >= 1
 
 
 def test_redirects_are_followed(origin, server, make_client, folder):
