@@ -24,9 +24,10 @@ struct index_page {
   size_t count, capacity;
 };
 
-/* Read a page: nginx's autoindex_format json, or HTML. MC_PROTOCOL: it can't be read, or has a name that leads out of
- * its folder. MC_RESOURCE_EXHAUSTED: more than `max` names. Also for tests and fuzzing. */
-mc_status http_index_parse(struct index_page *page, const char *text, size_t size, size_t max, mc_error *err);
+/* Read the page of a folder `url`: nginx's autoindex_format json, or HTML. MC_PROTOCOL: it can't be read, or has a name
+ * that leads out of its folder. MC_RESOURCE_EXHAUSTED: more than `max` names. Also for tests and fuzzing. */
+mc_status http_index_parse(struct index_page *page, const char *url, const char *text, size_t size, size_t max,
+                           mc_error *err);
 void http_index_free(struct index_page *page);
 
 #endif

@@ -1,8 +1,8 @@
 /* Index pages: what a web server says is directly in a folder.
  *
- * Of an HTML page every link counts that names something in the folder. Links elsewhere (absolute, to the parent, to a
- * query that sorts the page, deeper) are no entries. A name that decodes to a path out of the folder is no accident:
- * the page is refused, and with it whatever else it says. */
+ * Of an HTML page every link counts that names something in the folder, from there or from the server's root. Links
+ * elsewhere (to other servers, to the parent, to a query that sorts the page, deeper) are no entries. A name that
+ * decodes to a path out of the folder is no accident: the page is refused, and with it whatever else it says. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +43,10 @@ static mc_status unreadable(mc_error *err) {
 
 /* Takes over `name`, which may be NULL: no memory. */
 static mc_status add(struct index_page *page, char *name, uint64_t size, int64_t modified, size_t max, mc_error *err) {
+  if (name && page->count && strcmp(page->names[page->count - 1].name, name) == 0) { /* its icon was a link, too */
+    free(name);
+    return MC_OK;
+  }
   if (name && page->count == max) {
     free(name);
     return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN,
@@ -124,54 +128,89 @@ static void unescape(char *text) {
   *to = 0;
 }
 
-/* Whether a link is to somewhere else than into the folder. */
+/* Whether a link is to somewhere else than below the folder, or to nothing at all. */
 static bool leads_elsewhere(const char *href) {
   size_t scheme = strspn(href, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
-  return href[0] == '/' || href[scheme] == ':' || strpbrk(href, "?#") || strcmp(href, "..") == 0 ||
+  return href[scheme] == ':' || strncmp(href, "//", 2) == 0 || strpbrk(href, "?#") || strcmp(href, "..") == 0 ||
          strcmp(href, "../") == 0 || strcmp(href, ".") == 0 || href[0] == 0;
 }
 
-static mc_status take_href(struct index_page *page, const char *href, size_t size, size_t max, mc_error *err) {
+struct html {
+  struct index_page *page;
+  char folder[URL_MAX + 1]; /* the decoded path of the page's own URL */
+  size_t max;
+};
+
+static mc_status take_href(struct html *html, const char *href, size_t size, mc_error *err) {
   char raw[HREF_MAX], name[HREF_MAX];
-  if (size >= sizeof(raw) || memchr(href, 0, size)) return evil("one that is longer than any name", err);
+  bool cut = size >= sizeof(raw);
+  if (cut) size = sizeof(raw) - 1;
+  if (memchr(href, 0, size)) return evil("one with a zero in it", err);
   memcpy(raw, href, size);
   raw[size] = 0;
   unescape(raw);
-  const char *link = strncmp(raw, "./", 2) == 0 ? raw + 2 : raw;
+  const char *link = raw;
+  while (strncmp(link, "./", 2) == 0) link += 2;
   if (leads_elsewhere(link)) return MC_OK;
-  if (!url_decode(name, link, strlen(link))) return evil(link, err);
-  char *slash = strchr(name, '/');
-  if (slash && slash[1] && path_is_safe(name)) return MC_OK; /* deeper: its own folder's page has it, too */
-  if (!is_part(name)) return evil(name, err);
-  return add(page, strdup(name), MC_SIZE_UNKNOWN, 0, max, err);
+  if (cut || !url_decode(name, link, strlen(link))) return evil(link, err);
+  const char *part = name;
+  if (*part == '/') {
+    size_t above = strlen(html->folder);
+    bool below = above && html->folder[above - 1] == '/' && strncmp(part, html->folder, above) == 0;
+    if (!below || !part[above]) return MC_OK;
+    part += above;
+  }
+  const char *slash = strchr(part, '/');
+  if (slash && slash[1] && path_is_safe(part)) return MC_OK; /* deeper: its own folder's page has it, too */
+  if (!is_part(part)) return evil(part, err);
+  return add(html->page, strdup(part), MC_SIZE_UNKNOWN, 0, html->max, err);
 }
 
-/* The value of the first href in a tag, or NULL. */
-static const char *find_href(const char *at, const char *end, size_t *size) {
-  for (; end - at > 6; at++) {
-    if (!is_space(*at) || !curl_strnequal(at + 1, "href=", 5)) continue;
-    char quote = at[6];
-    const char *from = at + 7;
-    bool quoted = quote == '"' || quote == '\'';
-    const char *to = quoted ? memchr(from, quote, (size_t)(end - from)) : NULL;
-    *size = to ? (size_t)(to - from) : 0;
-    return to ? from : NULL;
+/* Read the attributes of a tag, from behind its name to its '>', which is returned; NULL: it has no end. *href: the
+ * first one of that name, or NULL. */
+static const char *read_tag(const char *at, const char *end, const char **href, size_t *size) {
+  *href = NULL;
+  for (at = skip_space(at, end); at < end && *at != '>'; at = skip_space(at, end)) {
+    const char *name = at;
+    while (at < end && !is_space(*at) && *at != '=' && *at != '>') at++;
+    bool wanted = !*href && at - name == 4 && curl_strnequal(name, "href", 4);
+    const char *equals = skip_space(at, end);
+    if (equals == end || *equals != '=') continue;
+    at = skip_space(equals + 1, end);
+    if (at == end) break;
+    const char *value = at;
+    if (*at == '"' || *at == '\'') {
+      value++;
+      at = memchr(value, *at, (size_t)(end - value));
+      if (!at) return NULL;
+    } else {
+      while (at < end && !is_space(*at) && *at != '>') at++;
+    }
+    if (wanted) {
+      *href = value;
+      *size = (size_t)(at - value);
+    }
+    if (at < end && (*at == '"' || *at == '\'')) at++;
   }
-  return NULL;
+  return at < end ? at : NULL;
 }
 
-static mc_status parse_html(struct index_page *page, const char *at, const char *end, size_t max, mc_error *err) {
-  while ((at = memchr(at, '<', (size_t)(end - at)))) {
-    const char *close = memchr(at, '>', (size_t)(end - at));
-    if (!close) break;
-    size_t size;
-    bool anchor = close - at > 2 && (at[1] == 'a' || at[1] == 'A') && is_space(at[2]);
-    const char *href = anchor ? find_href(at + 2, close, &size) : NULL;
-    mc_status status = href ? take_href(page, href, size, max, err) : MC_OK;
-    if (status) return status;
-    at = close;
+static mc_status parse_html(struct html *html, const char *at, const char *end, mc_error *err) {
+  mc_status status = MC_OK;
+  while (!status && (at = memchr(at, '<', (size_t)(end - at)))) {
+    const char *href = NULL;
+    size_t size = 0;
+    if (end - at > 4 && memcmp(at, "<!--", 4) == 0) {
+      at = memmem(at + 4, (size_t)(end - at - 4), "-->", 3);
+    } else if (end - at > 2 && (at[1] == 'a' || at[1] == 'A') && is_space(at[2])) {
+      at = read_tag(at + 2, end, &href, &size);
+    } else {
+      at++;
+    }
+    if (!at) break;
+    if (href) status = take_href(html, href, size, err);
   }
-  return MC_OK;
+  return status;
 }
 
 /* ---- pages ---- */
@@ -194,11 +233,22 @@ static void sort_names(struct index_page *page) {
   page->count = kept;
 }
 
-mc_status http_index_parse(struct index_page *page, const char *text, size_t size, size_t max, mc_error *err) {
+/* The path of a URL that is one already, decoded; "" if it has none. */
+static void path_of(char path[URL_MAX + 1], const char *url) {
+  const char *authority = strstr(url, "://");
+  const char *from = authority ? authority + 3 + strcspn(authority + 3, "/?#") : url;
+  size_t size = strcspn(from, "?#");
+  if (size > URL_MAX || !url_decode(path, from, size)) path[0] = 0;
+}
+
+mc_status http_index_parse(struct index_page *page, const char *url, const char *text, size_t size, size_t max,
+                           mc_error *err) {
   *page = (struct index_page){0};
   const char *end = text + size, *at = skip_space(text, end);
   bool json = at < end && *at == '[';
-  mc_status status = json ? parse_json(page, at + 1, end, max, err) : parse_html(page, at, end, max, err);
+  struct html html = {.page = page, .max = max};
+  path_of(html.folder, url);
+  mc_status status = json ? parse_json(page, at + 1, end, max, err) : parse_html(&html, at, end, err);
   if (status) {
     http_index_free(page);
   } else {

@@ -56,7 +56,7 @@ static mc_status get_page(struct index_page *page, struct walk *walk, const char
   struct http_request request = {
       .method = "GET", .url = url, .on_head = begin_page, .on_body = take_page, .user = &text};
   mc_status status = http_fetch(walk->client, &request, &head, call, err);
-  if (!status) status = http_index_parse(page, text.data ? text.data : "", text.size, walk->max, err);
+  if (!status) status = http_index_parse(page, url, text.data ? text.data : "", text.size, walk->max, err);
   buf_free(&text);
   free(url);
   return status;
