@@ -316,6 +316,10 @@ static mc_status explain(const struct exchange *exchange, CURLcode code, mc_erro
   case CURLE_SSL_CACERT_BADFILE:
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: the certificate is not trusted: %s", url,
                         curl_easy_strerror(code));
+  case CURLE_PARTIAL_FILE:
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin cut its answer short", url);
+  case CURLE_GOT_NOTHING:
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin closed the connection without an answer", url);
   default:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: %s", url, curl_easy_strerror(code));
   }
