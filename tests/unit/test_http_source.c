@@ -283,6 +283,22 @@ static void ranges_that_do_not_work_are_not_asked_for_again(void **state) {
   stop();
 }
 
+static void a_head_that_lies_is_not_asked_again(void **state) {
+  (void)state;
+  start(0);
+  script("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n" RANGES TAG "\r\n");
+  script_part(0, 9);
+  assert_int_equal(open_source(), MC_OK);
+  assert_int_equal(read_source(0, 11), MC_CHANGED);
+  script_part(0, 0);
+  script_part(0, 9);
+  assert_int_equal(open_source(), MC_OK);
+  assert_int_equal(f.info.size, SIZE);
+  assert_int_equal(read_source(0, SIZE), MC_OK);
+  assert_string_equal(f.got, CONTENT);
+  stop();
+}
+
 static void the_whole_will_do_where_all_was_asked_for(void **state) {
   (void)state;
   start(0);
@@ -385,6 +401,7 @@ int main(void) {
       cmocka_unit_test(parts_that_are_smaller_than_asked_for_are_no_failures),
       cmocka_unit_test(answers_that_end_a_read),
       cmocka_unit_test(ranges_that_do_not_work_are_not_asked_for_again),
+      cmocka_unit_test(a_head_that_lies_is_not_asked_again),
       cmocka_unit_test(the_whole_will_do_where_all_was_asked_for),
       cmocka_unit_test(a_whole_that_was_cut_short_is_read_on),
       cmocka_unit_test(what_can_not_be_told_from_other_versions_is_not_read_on),

@@ -215,8 +215,8 @@ static size_t on_data(char *data, size_t one, size_t size, void *user) {
     exchange->enough = exchange->dropped > DROP_MAX;
     return exchange->enough ? 0 : size;
   }
-  exchange->moved_at = clock_ns();
   exchange->status = request->on_body(request->user, data, size, &exchange->error);
+  exchange->moved_at = clock_ns(); /* behind it: a slow disk is not the origin's fault */
   return exchange->status ? 0 : size;
 }
 
