@@ -69,7 +69,7 @@ static void stop(void) {
 #define script(...) http_server_script(&f.server, __VA_ARGS__)
 
 static void script_part(int first, int last) {
-  script(PART(TAG) "%.*s", first, last, last - first + 1, last - first + 1, CONTENT + first);
+  script(PART(TAG) "%.*s", first, last, last - first + 1, last - first + 1, &CONTENT[first]);
 }
 
 static mc_status open_source(void) {

@@ -19,10 +19,10 @@ struct http_head {
   long status;     /* 0: there was none */
   uint64_t length; /* Content-Length; MC_SIZE_UNKNOWN: not given, or overruled by chunks */
   bool chunked;
-  bool has_range;                    /* a Content-Range that could be read: */
-  uint64_t first, last, total;       /* total MC_SIZE_UNKNOWN for '*'; a 416 has it without a range */
-  bool takes_ranges, refuses_ranges; /* Accept-Ranges: bytes, none */
-  char etag[256];                    /* "" for one that's too long */
+  bool has_range;              /* a Content-Range that could be read: */
+  uint64_t first, last, total; /* total MC_SIZE_UNKNOWN for '*'; a 416 has it without a range */
+  bool takes_ranges;           /* Accept-Ranges: bytes */
+  char etag[256];              /* "" for one that's too long */
   int64_t last_modified;
   int64_t retry_after_ms; /* -1: not given */
   bool has_digest;        /* SHA-256 of the whole, from Repr-Digest, Digest or x-amz-checksum-sha256 */

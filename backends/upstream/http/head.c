@@ -64,7 +64,6 @@ static void take_range(struct http_head *head, const char *at) {
 
 static void take_accept_ranges(struct http_head *head, const char *value) {
   head->takes_ranges = curl_strequal(value, "bytes");
-  head->refuses_ranges = curl_strequal(value, "none");
 }
 
 static void take_etag(struct http_head *head, const char *value) {
