@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <dlfcn.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,6 +189,7 @@ static void answers_that_are_none(void **state) {
       {"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", MC_PROTOCOL},
       {"HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/x\r\nContent-Length: 0\r\n\r\n", MC_PERMISSION_DENIED},
       {"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n", MC_PERMISSION_DENIED},
+      {"HTTP/1.1 302 Found\r\nLocation: http://１６９.254.169.254/\r\nContent-Length: 0\r\n\r\n", MC_PROTOCOL},
       {"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n", MC_PROTOCOL},
       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", MC_UNAVAILABLE},
       {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nstalls……", MC_UNAVAILABLE},
@@ -240,6 +243,10 @@ static const char *const refused[] = {
     "http://[fd00:ec2::254]/",
     "http://[64:ff9b::a9fe:a9fe]/",
     "http://100.100.100.200/",
+    "http://169.254.169.254./",
+    "http://0xa9fea9fe./",
+    "http://[fe80::1%25lo]/",
+    "http://%31%36%39.254.169.254/",
     "http://[::169.254.169.254]/",
     "https://169.254.169.254:8443/",
     "http://168.63.129.16/",
@@ -256,6 +263,28 @@ static void link_local_addresses_are_refused(void **state) {
     assert_non_null(strstr(f.err.message, "link-local"));
     assert_int_equal(http_server_asked(&f.server), i + 1);
   }
+  end(&f);
+}
+
+/* In the place of libc's, for libcurl: names of such addresses. */
+__attribute__((visibility("default"))) int getaddrinfo(const char *name, const char *service,
+                                                       const struct addrinfo *hints, struct addrinfo **out) {
+  int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+  *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+  if (name && strcmp(name, "metadata.test") == 0) name = "169.254.169.254";
+  if (name && strcmp(name, "metadata6.test") == 0) name = "fd00:ec2::254";
+  return real(name, service, hints, out);
+}
+
+static void names_of_link_local_addresses_are_refused(void **state) {
+  (void)state;
+  struct fixture f;
+  begin(&f);
+  assert_int_equal(ask(&f, "GET", "http://metadata.test/latest"), MC_PERMISSION_DENIED);
+  assert_int_equal(ask(&f, "GET", "http://metadata6.test/latest"), MC_PERMISSION_DENIED);
+  assert_non_null(strstr(f.err.message, "link-local"));
+  http_server_script(&f.server, "HTTP/1.1 302 -\r\nLocation: http://metadata.test/\r\nContent-Length: 0\r\n\r\n");
+  assert_int_equal(ask(&f, "HEAD", "/"), MC_PERMISSION_DENIED);
   end(&f);
 }
 
@@ -410,6 +439,7 @@ int main(void) {
       TEST(answers_that_are_none),
       TEST(redirects),
       TEST(link_local_addresses_are_refused),
+      TEST(names_of_link_local_addresses_are_refused),
       TEST(also_behind_a_proxy),
       TEST(each_redirect_takes_its_own_proxy),
       TEST(variables_are_those_of_curl),

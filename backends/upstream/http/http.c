@@ -54,27 +54,31 @@ static struct http *http_of(mc_upstream *upstream) {
 
 /* ---- doubts ---- */
 
-static struct doubt doubts_about(struct http *self, const char *url) {
+static struct doubt doubt_about(struct http *self, const char *url) {
   struct doubt found = {0};
   mc_hash128 key;
   xxh128_of(&key, url, strlen(url));
   int64_t now = clock_ns();
   pthread_mutex_lock(&self->lock);
   for (unsigned i = 0; i < DOUBTS; i++) {
-    const struct doubt *doubt = &self->doubts[i];
-    if (doubt->until < now || !hash128_equal(&doubt->url, &key)) continue;
-    found.head |= doubt->head;
-    found.ranges |= doubt->ranges;
+    if (self->doubts[i].until >= now && hash128_equal(&self->doubts[i].url, &key)) found = self->doubts[i];
   }
   pthread_mutex_unlock(&self->lock);
   return found;
 }
 
-static void doubt(struct http *self, const char *url, bool ranges) {
-  struct doubt doubt = {.until = deadline_in_ms(DOUBT_MS), .head = true, .ranges = ranges};
-  xxh128_of(&doubt.url, url, strlen(url));
+static void add_doubt(struct http *self, const char *url, bool ranges) {
+  mc_hash128 key;
+  struct doubt *place = NULL;
+  int64_t now = clock_ns();
+  xxh128_of(&key, url, strlen(url));
   pthread_mutex_lock(&self->lock);
-  self->doubts[self->next_doubt++ % DOUBTS] = doubt;
+  for (unsigned i = 0; i < DOUBTS && !place; i++) {
+    if (hash128_equal(&self->doubts[i].url, &key)) place = &self->doubts[i];
+  }
+  bool known = place && place->until >= now;
+  if (!place) place = &self->doubts[self->next_doubt++ % DOUBTS];
+  *place = (struct doubt){key, now + DOUBT_MS * NS_PER_MS, true, ranges || (known && place->ranges)};
   pthread_mutex_unlock(&self->lock);
 }
 
@@ -138,7 +142,7 @@ static mc_status probe(struct http *self, const char *url, mc_info *info, const 
 static mc_status look(struct http *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
   struct http_request request = {.method = "HEAD", .url = url};
   struct http_head head;
-  struct doubt doubt = doubts_about(self, url);
+  struct doubt doubt = doubt_about(self, url);
   bool told = false;
   mc_status status = MC_OK;
   *info = (mc_info){.size = MC_SIZE_UNKNOWN};
@@ -210,7 +214,7 @@ static mc_status protocol(const struct reading *reading, const char *what, mc_er
 static mc_status changed(const struct reading *reading, bool ranges, const char *how, mc_error *err) {
   char url[URL_SHOWN];
   struct source *source = reading->source;
-  doubt(http_of(source->base.upstream), source->url, ranges);
+  add_doubt(http_of(source->base.upstream), source->url, ranges);
   return mc_error_set(err, MC_CHANGED, ORIGIN, "%s %s", url_printable(url, sizeof(url), source->url), how);
 }
 

@@ -17,16 +17,24 @@ mc_status http_refuse_address(const char *url, mc_error *err) {
                       url_printable(text, sizeof(text), url));
 }
 
-/* Whether a host is written as an address that is link-local. libcurl has put IPv4 into its usual form. */
+/* Whether a host is written as an address that is link-local; in any of the ways in which somebody may read it so. */
 static bool is_link_local(const char *host) {
   struct sockaddr_in v4 = {.sin_family = AF_INET};
   struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
-  char text[INET6_ADDRSTRLEN] = "";
-  if (inet_pton(AF_INET, host, &v4.sin_addr) == 1) return net_is_link_local((struct sockaddr *)&v4);
+  char text[HOST_SIZE];
   size_t size = strlen(host);
-  if (size < 2 || host[0] != '[' || host[size - 1] != ']' || size - 2 >= sizeof(text)) return false;
-  memcpy(text, host + 1, size - 2);
+  if (size < 2 || size >= sizeof(text)) return false;
+  bool brackets = host[0] == '[' && host[size - 1] == ']';
+  size -= host[size - 1] == '.' || brackets;
+  memcpy(text, host + brackets, size - brackets);
+  text[size - brackets] = 0;
+  if (!brackets) return inet_aton(text, &v4.sin_addr) && net_is_link_local((struct sockaddr *)&v4);
   return inet_pton(AF_INET6, text, &v6.sin6_addr) == 1 && net_is_link_local((struct sockaddr *)&v6);
+}
+
+static bool is_ascii(const char *text) {
+  while (*text && (unsigned char)*text < 0x80) text++;
+  return *text == 0;
 }
 
 mc_status http_check_host(const struct http_settings *settings, const char *url, mc_error *err) {
@@ -50,7 +58,7 @@ bool http_is_redirect(const struct http_head *head) {
 static mc_status resolve(char **out, const char *from, const char *location, const char *asked, mc_error *err) {
   char text[URL_SHOWN];
   CURLU *parts = curl_url();
-  char *scheme = NULL, *whole = NULL;
+  char *scheme = NULL, *host = NULL, *whole = NULL;
   CURLUcode code = parts ? curl_url_set(parts, CURLUPART_URL, from, 0) : CURLUE_OUT_OF_MEMORY;
   if (!code) code = curl_url_set(parts, CURLUPART_URL, location, CURLU_URLENCODE | CURLU_NON_SUPPORT_SCHEME);
   if (!code) code = curl_url_set(parts, CURLUPART_USER, NULL, 0);
@@ -58,6 +66,9 @@ static mc_status resolve(char **out, const char *from, const char *location, con
   if (!code) code = curl_url_set(parts, CURLUPART_FRAGMENT, NULL, 0);
   if (!code) code = curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0);
   if (!code) code = curl_url_get(parts, CURLUPART_URL, &whole, 0);
+  if (!code && curl_url_get(parts, CURLUPART_HOST, &host, 0) == CURLUE_OK && !is_ascii(host)) {
+    code = CURLUE_BAD_HOSTNAME; /* it may become another name, or an address, on its way to the resolver */
+  }
   mc_status status = MC_OK;
   url_printable(text, sizeof(text), asked);
   if (code == CURLUE_OUT_OF_MEMORY) {
@@ -73,6 +84,7 @@ static mc_status resolve(char **out, const char *from, const char *location, con
     status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a redirect");
   }
   curl_free(scheme);
+  curl_free(host);
   curl_free(whole);
   curl_url_cleanup(parts);
   return status;
