@@ -47,6 +47,8 @@ static void take_texts(const uint8_t *data, size_t size) {
   CHECK(strlen(text) < sizeof(text) && strlen(text) <= size);
   int code = wire_parse_code((const char *)data, size);
   CHECK(code >= 0 && code < 1000 && wire_code_name(code) && (int)wire_status(code) < MC_STATUS_COUNT);
+  mc_status named = wire_status_named(code, (const char *)data, size);
+  CHECK((int)named < MC_STATUS_COUNT && (named == MC_OK) == (wire_status(code) == MC_OK));
 }
 
 /* The first byte says into what pieces the rest is cut. */

@@ -271,6 +271,10 @@ void peer_send(struct peer_call *call, const void *message, size_t size) {
 }
 
 void peer_finish(struct peer_call *call, int code, const char *message) {
+  peer_finish_named(call, code, message, NULL);
+}
+
+void peer_finish_named(struct peer_call *call, int code, const char *message, const char *status) {
   struct fields fields = {.size = 0};
   char text[16];
   snprintf(text, sizeof(text), "%d", code);
@@ -280,6 +284,7 @@ void peer_finish(struct peer_call *call, int code, const char *message) {
   }
   add_field(&fields, "grpc-status", text);
   if (message) add_field(&fields, "grpc-message", message);
+  if (status) add_field(&fields, "modelcache-status", status);
   send_fields(call, &fields, true);
 }
 

@@ -20,6 +20,7 @@
 #define MAX_IDLE_AGE (30 * NS_PER_S) /* and for how long */
 #define LINGER       (5 * NS_PER_MS) /* for the status behind the last message: it comes in the same moment */
 #define MAX_STATUS   MC_ERROR_MESSAGE_SIZE
+#define MAX_NAME     32 /* no status has a longer name */
 
 /* A transfer's handles. The connection that belongs to them lives in the multi handle. */
 struct handle {
@@ -55,6 +56,7 @@ struct rpc_stream {
   bool speaks;   /* and is gRPC's by its content type */
   bool has_code;
   int http_status, code;
+  char status_name[MAX_NAME]; /* the server's own status; empty: it has not said */
   char status_message[MAX_STATUS];
   int64_t heard; /* when the server last sent something, or answered a probe */
   bool ended;
@@ -200,6 +202,10 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   } else if ((value = header_value(line, size, "grpc-status", &length))) {
     stream->has_code = true;
     stream->code = wire_parse_code(value, length);
+  } else if ((value = header_value(line, size, WIRE_STATUS_KEY, &length))) {
+    if (length >= sizeof(stream->status_name)) length = 0;
+    memcpy(stream->status_name, value, length);
+    stream->status_name[length] = 0;
   } else if ((value = header_value(line, size, "grpc-message", &length))) {
     wire_decode_message(stream->status_message, sizeof(stream->status_message), value, length);
   }
@@ -335,7 +341,7 @@ mc_status rpc_stream_open(struct rpc_stream **out, struct rpc_channel *channel, 
 
 static mc_status end_with_code(struct rpc_stream *stream) {
   int code = stream->has_code ? stream->code : wire_code_of_http(stream->http_status);
-  mc_status status = wire_status(code);
+  mc_status status = wire_status_named(code, stream->status_name, strlen(stream->status_name));
   if (status == MC_DEADLINE_EXCEEDED && stream->endless) status = MC_UNAVAILABLE;
   if (status == MC_OK && wire_frames_torn(&stream->frames)) {
     return mc_error_set(&stream->error, MC_PROTOCOL, ORIGIN, "the service at %s ended in the middle of a message",
