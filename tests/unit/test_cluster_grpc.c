@@ -427,7 +427,7 @@ static void a_port_without_a_server_is_told_at_once(void **state) {
   assert_int_equal(call_once(channel, "x", 1, NULL, &forever, &err), MC_UNAVAILABLE);
   assert_true(clock_ns() - began < CONNECT_MS * NS_PER_MS);
   assert_non_null(strstr(err.message, "can't reach the service at 127.0.0.1:"));
-  assert_int_equal(rpc_channel_probe(channel, &forever, NULL), MC_UNAVAILABLE);
+  assert_int_equal(rpc_channel_probe(channel, 0, &forever, NULL), MC_UNAVAILABLE);
   rpc_channel_close(channel);
 }
 

@@ -468,7 +468,7 @@ static mc_status wait_for_more(struct rpc_stream *stream, const mc_call *call, m
 
   /* A server may well have nothing to say for long, while it waits for something itself; but one that is frozen, or
    * whose host is, must not be waited for. HTTP/2 has pings for that, which curl can't send. */
-  mc_status status = rpc_channel_probe(stream->channel, call, err);
+  mc_status status = rpc_channel_probe(stream->channel, 0, call, err);
   stream->heard = clock_ns();
   return status;
 }
@@ -511,17 +511,18 @@ bool rpc_stream_broke(const struct rpc_stream *stream) {
 }
 
 bool rpc_stream_answered(const struct rpc_stream *stream) {
-  return stream->answered;
+  return stream->answered && stream->speaks;
 }
 
-mc_status rpc_channel_probe(struct rpc_channel *channel, const mc_call *call, mc_error *err) {
-  mc_call patient = {deadline_earlier(call->deadline, deadline_in_ms(channel->connect_timeout_ms)), call->cancel};
+mc_status rpc_channel_probe(struct rpc_channel *channel, int64_t most_ms, const mc_call *call, mc_error *err) {
+  int64_t until = deadline_earlier(deadline_in_ms(channel->connect_timeout_ms), deadline_in_ms(most_ms));
+  mc_call patient = {deadline_earlier(call->deadline, until), call->cancel};
   struct rpc_stream *stream;
   mc_status status = rpc_stream_open(&stream, channel, "/grpc.health.v1.Health/Check", "", 0, &patient, err);
   if (status) return status;
   stream->probes = false;
   status = rpc_stream_wait(stream, &patient, err);
-  bool lives = stream->answered;
+  bool lives = rpc_stream_answered(stream);
   rpc_stream_close(stream, lives);
   if (lives) return MC_OK;
   status = mc_call_check(call, err);
