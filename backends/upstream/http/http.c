@@ -124,6 +124,7 @@ struct reading {
   mc_sink *sink;
   uint64_t started; /* where the request began */
   long code;
+  bool refused; /* it was the sink that failed: that is final */
 };
 
 static mc_status changed(const struct reading *reading, mc_error *err) {
@@ -169,12 +170,14 @@ static mc_status take_body(void *user, const void *data, size_t size, mc_error *
     if (reading->code == 200 && reading->source->info.size == MC_SIZE_UNKNOWN) return changed(reading, err);
     return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the origin sent more bytes than it promised");
   }
-  return sink->write(sink, data, size, err);
+  mc_status status = sink->write(sink, data, size, err);
+  reading->refused = status != MC_OK;
+  return status;
 }
 
 /* One request for what is missing. */
-static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, const mc_call *call,
-                           mc_error *err) {
+static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, bool *refused,
+                           const mc_call *call, mc_error *err) {
   bool whole = !source->info.ranges;
   struct reading reading = {.source = source, .sink = sink, .started = sink->offset};
   struct http_request request = {.method = "GET",
@@ -185,6 +188,8 @@ static mc_status read_once(struct source *source, mc_sink *sink, struct http_hea
                                  .on_body = take_body,
                                  .user = &reading};
   mc_status status = http_perform(client_of(source->base.upstream), &request, head, call, err);
+  *refused = reading.refused;
+  if (*refused) return status;
   if (!status) status = http_status(head->status, source->url, err);
   if (status == MC_NOT_FOUND) return changed(&reading, err); /* it was there when it was opened */
   if (!status && sink->end != MC_SIZE_UNKNOWN && sink->offset < sink->end) {
@@ -203,9 +208,10 @@ static mc_status http_source_read(mc_source *base, mc_sink *sink, const mc_call 
   while (sink->end == MC_SIZE_UNKNOWN || sink->offset < sink->end) {
     struct http_head head;
     uint64_t before = sink->offset;
-    mc_status status = read_once(source, sink, &head, call, err);
+    bool refused;
+    mc_status status = read_once(source, sink, &head, &refused, call, err);
     if (!status) break;
-    if (status != MC_UNAVAILABLE) return status;
+    if (refused || status != MC_UNAVAILABLE) return status;
     if (sink->offset > before) attempt = 0; /* it goes on, if slowly: only failures in a row count */
     bool can_go_on = source->info.ranges || sink->offset == 0;
     if (!can_go_on) return mc_error_set(err, MC_CHANGED, ORIGIN, "a body that can't be resumed was cut short");
