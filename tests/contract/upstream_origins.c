@@ -295,7 +295,7 @@ static void send_message(struct peer_call *call, const ProtobufCMessage *message
 static const struct fake_content *object_of(struct origin *origin, struct entry *entry) {
   if (entry->object) return entry->object;
   entry->object = fake_add(&origin->exporter, MC_CONTENT_OBJECT, entry->thing->size);
-  memcpy(entry->object->data, entry->thing->data, entry->thing->size);
+  if (entry->thing->size) memcpy(entry->object->data, entry->thing->data, entry->thing->size);
   pthread_mutex_lock(&origin->exporter.lock);
   memcpy(entry->object->content.id, entry->thing->digest.bytes, 32);
   pthread_mutex_unlock(&origin->exporter.lock);
