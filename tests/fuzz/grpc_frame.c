@@ -32,7 +32,9 @@ static void take_list(const void *data, size_t size) {
   const Modelcache__V1__ListResponse *list = message;
   for (size_t i = 0; i < list->n_entries; i++) {
     mc_entry entry;
-    if (entry_from(&entry, list->entries[i], NULL) == MC_OK) CHECK(strlen(entry.validators.etag) < 256);
+    if (entry_from(&entry, list->entries[i], NULL)) continue;
+    CHECK(strlen(entry.validators.etag) < 256);
+    for (const char *at = entry.url; *at; at++) CHECK((unsigned char)*at >= ' ');
   }
   for (size_t i = 0; i < list->n_listed; i++) {
     mc_listed listed;

@@ -108,6 +108,7 @@ static mc_status fake_read(mc_connection *connection, const mc_content *what, mc
     mc_status status = mc_call_check(call, err);
     if (status) return status;
     if (fault.after == 0) {
+      if (fault.status == MC_OK) return MC_OK; /* a transport that does not do what it promises */
       if (fake->news) sem_post(fake->news);
       return mc_error_set(err, fault.status, "fake", "as planned");
     }
@@ -494,6 +495,17 @@ static void a_failed_read_goes_on_from_where_it_was(void **state) {
   assert_int_equal(read_all(source, &forever, NULL), MC_OK);
   assert_int_equal(f->fake.reads, 4);
   assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_range_that_ends_early_is_no_success(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, NULL);
+  plan(f, 3 << 20, MC_OK);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_PROTOCOL);
   cluster_upstream_ops.source_close(source);
 }
 
@@ -1034,6 +1046,17 @@ static void give_entries(struct peer_call *call, void *user) {
   answer(call, &response.base);
 }
 
+static void give_ugly_entry(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
+  Modelcache__V1__Entry entry = MODELCACHE__V1__ENTRY__INIT;
+  Modelcache__V1__Entry *pointer = &entry;
+  entry.url = (char *)"https://o/\033[2J";
+  response.n_entries = 1;
+  response.entries = &pointer;
+  answer(call, &response.base);
+}
+
 static bool visit_entry(void *user, const mc_entry *entry) {
   assert_string_equal(entry->url, URL);
   assert_true(entry->has_digest && mc_digest_equal(&entry->digest, &digest));
@@ -1089,6 +1112,15 @@ static void the_cache_is_managed(void **state) {
   assert_string_equal(json, "{\"up\":true}");
   free(json);
   assert_int_equal(peer_connections(f->peer), 1); /* all on one connection */
+}
+
+static void an_entry_that_would_steer_a_terminal_is_refused(void **state) {
+  struct fixture *f = *state;
+  int count = 0;
+  script(f, give_ugly_entry, NULL);
+  mc_status status = cluster_upstream_ops.cache->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL);
+  assert_int_equal(status, MC_PROTOCOL);
+  assert_int_equal(count, 0);
 }
 
 /* ---- servers that come and go ---- */
@@ -1200,9 +1232,9 @@ static void bytes_that_cant_be_had_are_not_tried_for_by_each_file(void **state) 
   for (int i = 0; i < 50; i++) {
     assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
     assert_int_equal(read_all(source, &forever, &err), MC_UNAVAILABLE);
-    assert_non_null(strstr(err.message, i ? "is down" : "fake://one:1"));
     cluster_upstream_ops.source_close(source);
     if (f->fake.connects > RETRIES + 1) break; /* a slow machine: it is being tried again already */
+    assert_non_null(strstr(err.message, "fake://one:1 is down"));
   }
   assert_true(f->fake.connects <= RETRIES + 2);
   assert_int_equal(f->warnings, 1);
@@ -1268,6 +1300,7 @@ int main(void) {
       TEST(an_empty_file_has_a_table_of_nothing),
       TEST(a_known_object_is_not_opened),
       TEST(a_failed_read_goes_on_from_where_it_was),
+      TEST(a_range_that_ends_early_is_no_success),
       TEST(a_kept_connection_that_ended_costs_no_attempt),
       TEST(the_next_endpoint_is_tried),
       TEST(an_evicted_object_is_asked_for_again),
@@ -1289,6 +1322,7 @@ int main(void) {
       TEST(stat_tells_what_the_origin_has),
       TEST(a_folder_is_listed),
       TEST(the_cache_is_managed),
+      TEST(an_entry_that_would_steer_a_terminal_is_refused),
       TEST(a_service_that_is_down_is_left_alone_for_a_while),
       TEST(another_server_is_asked),
       TEST(a_web_server_in_its_place_counts_as_down),

@@ -419,6 +419,9 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
       attempt = 0;
       asked_anew = false;
     }
+    if (status == MC_OK && sink->offset < sink->end && sink->end != MC_SIZE_UNKNOWN) {
+      return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s ended a range early without saying so", target.address);
+    }
     if (status == MC_OK || relay.refused || callers_own(status)) return status;
     if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
       status = renew(source, &target, false, call, err);
