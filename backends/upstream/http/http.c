@@ -203,6 +203,7 @@ struct reading {
   uint64_t started; /* where the sink was */
   uint64_t skip;    /* bytes to come that the sink has already */
   uint64_t promise; /* where the response ends, as far as it says */
+  bool refused;     /* it was the sink that failed: that is final */
 };
 
 static mc_status protocol(const struct reading *reading, const char *what, mc_error *err) {
@@ -211,15 +212,24 @@ static mc_status protocol(const struct reading *reading, const char *what, mc_er
                       url_printable(url, sizeof(url), reading->source->url), what);
 }
 
-static mc_status changed(const struct reading *reading, bool ranges, const char *how, mc_error *err) {
+static mc_status changed(const struct reading *reading, const char *how, mc_error *err) {
   char url[URL_SHOWN];
   struct source *source = reading->source;
-  add_doubt(http_of(source->base.upstream), source->url, ranges);
+  add_doubt(http_of(source->base.upstream), source->url, false);
   return mc_error_set(err, MC_CHANGED, ORIGIN, "%s %s", url_printable(url, sizeof(url), source->url), how);
 }
 
 static mc_status another_version(const struct reading *reading, mc_error *err) {
-  return changed(reading, false, "changed while it was read", err);
+  return changed(reading, "changed while it was read", err);
+}
+
+/* The next one to open it is told so, too. */
+static mc_status no_ranges(const struct reading *reading, mc_error *err) {
+  char url[URL_SHOWN];
+  struct source *source = reading->source;
+  add_doubt(http_of(source->base.upstream), source->url, true);
+  return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "%s can't be read in ranges, though the origin said so",
+                      url_printable(url, sizeof(url), source->url));
 }
 
 static mc_status check_part(struct reading *reading, const struct http_head *head, mc_error *err) {
@@ -240,7 +250,7 @@ static mc_status check_whole(struct reading *reading, const struct http_head *he
     return another_version(reading, err);
   }
   if (opened->ranges && (reading->started > 0 || reading->sink->end != opened->size)) {
-    return changed(reading, true, "can't be read in ranges, though the origin said so", err);
+    return no_ranges(reading, err);
   }
   reading->skip = reading->started;
   reading->promise = head->length;
@@ -259,7 +269,7 @@ static mc_status check_head(void *user, const struct http_head *head, mc_error *
   mc_status status = head->status == 206 ? check_part(reading, head, err) : check_whole(reading, head, err);
   if (status || likeness == SAME) return status;
   if (reading->started > 0 && !source->info.ranges) {
-    return changed(reading, false, "was cut short, and can't be told from other versions to go on", err);
+    return changed(reading, "was cut short, and can't be told from other versions to go on", err);
   }
   atomic_store(&source->unproven, true);
   return MC_OK;
@@ -274,10 +284,12 @@ static mc_status take_body(void *user, const void *data, size_t size, mc_error *
   if (sink->end != MC_SIZE_UNKNOWN && size > sink->end - sink->offset) {
     return protocol(reading, "more bytes than it promised", err);
   }
-  return size ? sink->write(sink, (const char *)data + skip, size, err) : MC_OK;
+  mc_status status = size ? sink->write(sink, (const char *)data + skip, size, err) : MC_OK;
+  reading->refused = status != MC_OK;
+  return status;
 }
 
-/* One request for what is missing. *done: that was all of it. */
+/* One request for what is missing. *done: that was all of it, or the sink takes no more. */
 static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, bool *done,
                            const mc_call *call, mc_error *err) {
   struct http *self = http_of(source->base.upstream);
@@ -292,6 +304,8 @@ static mc_status read_once(struct source *source, mc_sink *sink, struct http_hea
                                  .on_body = take_body,
                                  .user = &reading};
   mc_status status = http_perform(self->client, &request, head, call, err);
+  *done = reading.refused;
+  if (*done) return status;
   if (!status) status = http_status(head, source->url, err);
   if (status == MC_NOT_FOUND) return another_version(&reading, err); /* it was there when it was opened */
   if (status) return status;
@@ -318,7 +332,7 @@ static mc_status http_source_read(mc_source *base, mc_sink *sink, const mc_call 
     uint64_t before = sink->offset;
     mc_status status = read_once(source, sink, &head, &done, call, err);
     if (sink->offset > before) failures = 0; /* it goes on, if slowly: only failures in a row count */
-    if (status) status = http_again(client, &failures, status, &head, call, err);
+    if (status && !done) status = http_again(client, &failures, status, &head, call, err);
     if (status) return status;
   }
   return MC_OK;
