@@ -164,6 +164,49 @@ static void test_too_many(void **state) {
   hang_up(world, first);
 }
 
+struct rush {
+  struct world *world;
+  pthread_barrier_t *start;
+  mc_connection *connection;
+  mc_status status;
+  pthread_t thread;
+};
+
+static void *rush_member(void *arg) {
+  struct rush *rush = arg;
+  pthread_barrier_wait(rush->start);
+  rush->connection = dial(rush->world);
+  struct get *get = get_new(rush->world, rush->connection, rush->world->object, 0, 10);
+  rush->status = get_run(get);
+  get_free(get);
+  return NULL;
+}
+
+/* The limit holds also when all come in the same moment. */
+static void test_rush(void **state) {
+  enum { MEMBERS = 32, LIMIT = 8 };
+  struct world *world = *state;
+  struct rush members[MEMBERS];
+  pthread_barrier_t start;
+  unsigned served = 0;
+  world->config.max_connections = LIMIT;
+  world->config.threads = 4;
+  serve(world);
+  assert_int_equal(pthread_barrier_init(&start, NULL, MEMBERS), 0);
+  for (int i = 0; i < MEMBERS; i++) {
+    members[i] = (struct rush){.world = world, .start = &start};
+    assert_int_equal(pthread_create(&members[i].thread, NULL, rush_member, &members[i]), 0);
+  }
+  for (int i = 0; i < MEMBERS; i++) {
+    pthread_join(members[i].thread, NULL);
+    assert_true(members[i].status == MC_OK || members[i].status == MC_RESOURCE_EXHAUSTED);
+    served += members[i].status == MC_OK;
+  }
+  assert_int_equal(served, LIMIT);
+  for (int i = 0; i < MEMBERS; i++) hang_up(world, members[i].connection);
+  pthread_barrier_destroy(&start);
+}
+
 /* ---- flights ---- */
 
 static void test_flight_lands(void **state) {
@@ -415,6 +458,7 @@ static int transport_reads(struct world *world) {
       TEST(test_idle_lets_go),
       TEST(test_crowd),
       TEST(test_too_many),
+      TEST(test_rush),
       TEST(test_flight_lands),
       TEST(test_flight_followers),
       TEST(test_flight_outlasts_stall_timeout),
