@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+import requests
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 from harness import BUILD, Command, Modelcached, Nginx, Processes, sha256, wait_until  # noqa: E402
@@ -41,6 +43,33 @@ from report import markdown, plot  # noqa: E402
 PROGRAMS = BUILD / "tests" / "bench"
 
 
+class SlowOrigin:
+    """slow_origin.py, with what is used of an Nginx."""
+
+    def __init__(self, processes, folder, rate):
+        self.processes, self.rate = processes, rate
+        self.files = folder / "files"
+        self.process = self.port = None
+
+    def serve(self, model):
+        args = [sys.executable, pathlib.Path(__file__).with_name("slow_origin.py"), model, str(self.rate)]
+        self.process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def bytes_sent(self, _):
+        return int(requests.get(self.url("-/bytes"), timeout=10).text)
+
+    def forget_requests(self):
+        self.bytes_sent(None)
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
 class Bench:
     def __init__(self, options, folder, processes):
         self.options, self.folder, self.processes = options, folder, processes
@@ -52,6 +81,16 @@ class Bench:
     def nginx(self, rate=0):
         self.numbers += 1
         return Nginx(self.processes, self.folder / f"nginx{self.numbers}", workers=os.cpu_count(), rate=rate).start()
+
+    def origin(self, rate, size):
+        """One that serves one file of that size, and lets out `rate` bytes a second in all, 0: as many as it can."""
+        self.numbers += 1
+        origin = SlowOrigin(self.processes, self.folder / f"slow{self.numbers}", rate) if rate else self.nginx()
+        model = origin.files / "model.bin"
+        make_file(model, size)
+        if rate:
+            origin.serve(model)
+        return origin, model
 
     def server(self, *args):
         self.numbers += 1
@@ -123,9 +162,11 @@ class Bench:
             lanes = f"{count} connection{'s' if count > 1 else ''}"
             add(f"get, verified ÷ raw sendfile → recv, {lanes}", f"get, {count}", f"raw, {count}", goal, True)
             note = "the transport alone: a get always verifies"
-            add(f"transport, not verified ÷ raw, {lanes}", f"transport, {count}", f"raw, {count}", goal, True, note=note)
-            add(f"get, verified ÷ transport, not verified, {lanes}", f"get, {count}", f"transport, {count}", 0.9, True)
-            add(f"get to a file ÷ raw to a file, {lanes}", f"get to a file, {count}", f"raw to a file, {count}", 0.9, True)
+            bare = f"transport, {count}"
+            add(f"transport, not verified ÷ raw, {lanes}", bare, f"raw, {count}", goal, True, note=note)
+            add(f"get, verified ÷ transport, not verified, {lanes}", f"get, {count}", bare, 0.9, True)
+            file = f"raw to a file, {count}"
+            add(f"get to a file ÷ raw to a file, {lanes}", f"get to a file, {count}", file, 0.9, True)
             add(f"get to a file ÷ raw to a buffer, {lanes}", f"get to a file, {count}", f"raw, {count}")
         add("get to a buffer, 1 connection ÷ nginx and curl to /dev/null", "get, 1", "nginx and curl", 1.2, True)
         add("get to a buffer, 4 connections ÷ nginx and curl to /dev/null", "get, 4", "nginx and curl", 1.2, True)
@@ -149,14 +190,14 @@ class Bench:
     # ---- (b) a file that nobody has ----
 
     def cold(self):
-        for rate, what in ((0, "an unlimited origin"), (250 * MIB // 4, "an origin of 4 × 62.5 MiB/s")):
+        for rate, what in ((0, "an unlimited origin"), (250 * MIB, "an origin of 250 MiB/s")):
             self.cold_from(rate, what)
 
     def cold_from(self, rate, what):
         size = min(self.options.size, GIB)
-        nginx, server = self.nginx(rate), self.server("--parallelism", 4)
-        model, url, out = nginx.files / "model.bin", nginx.url("model.bin"), self.folder / "out"
-        make_file(model, size)
+        origin, model = self.origin(rate, size)
+        server = self.server("--parallelism", 4)
+        url, out = origin.url("model.bin"), self.folder / "out"
         client = self.client(server)
 
         def before():
@@ -182,11 +223,12 @@ class Bench:
         )
         client("get", url, "-o", out, "--no-store")
         self.check(out, model)
-        best = min(("curl", "aria2c, 4 connections"), key=lambda name: statistics.median(sample.seconds for sample in samples[name]))
+        direct = ("curl", "aria2c, 4 connections")
+        best = min(direct, key=lambda name: statistics.median(sample.seconds for sample in samples[name]))
         over = ratios(samples["through the server"], samples[best])
         self.table.add("cold", f"time through the server ÷ {best}, {what}", over, 1.1, False)
         server.stop()
-        nginx.stop()
+        origin.stop()
         model.unlink()
 
     # ---- (c) many at once for a file that nobody has ----
@@ -194,13 +236,13 @@ class Bench:
     def herd(self):
         size = 256 * MIB // (4 if self.options.quick else 1)
         clients = 64
-        for rate, what in ((0, "an unlimited origin"), (4 * MIB, "an origin of 4 × 4 MiB/s")):
+        for rate, what in ((0, "an unlimited origin"), (16 * MIB, "an origin of 16 MiB/s")):
             self.herd_from(rate, what, clients, size if rate == 0 else size // 4)
 
     def herd_from(self, rate, what, clients, size):
-        nginx, server = self.nginx(rate), self.server("--parallelism", 4)
-        model, url, out = nginx.files / "model.bin", nginx.url("model.bin"), self.folder / "out"
-        make_file(model, size)
+        origin, model = self.origin(rate, size)
+        server = self.server("--parallelism", 4)
+        url, out = origin.url("model.bin"), self.folder / "out"
         commands = [self.client(server) for _ in range(clients)]
         ingress = []
 
@@ -209,7 +251,7 @@ class Bench:
                 commands[0]("evict", url, code=None)
             for path in self.folder.glob("out*"):
                 path.unlink()
-            nginx.forget_requests()
+            origin.forget_requests()
             read_again(model)
 
         def all_at_once():
@@ -223,12 +265,14 @@ class Bench:
                 if result.code != 0:
                     raise RuntimeError(repr(result))
             seconds = time.monotonic() - begin
-            ingress.append(nginx.bytes_sent("model.bin") / size)
+            ingress.append(origin.bytes_sent("model.bin") / size)
             return Sample(seconds)
 
         aria2 = ["aria2c", "-q", "-x4", "-s4", "--file-allocation=none", "-d", self.folder, "-o", "out", url]
         samples = interleave(
-            self.rounds, {f"{clients} clients": all_at_once, "one aria2c, 4 connections": Program(aria2)}, before
+            self.rounds,
+            {f"{clients} clients": all_at_once, "one aria2c, 4 connections": Program(aria2)},
+            before,
         )
         self.table.add("herd", f"bytes out of the origin ÷ size, {what}", ingress, 1.0, False)
         over = ratios(samples[f"{clients} clients"], samples["one aria2c, 4 connections"])
@@ -237,7 +281,7 @@ class Bench:
         target = (1.25, False) if rate else ()
         self.table.add("herd", f"last client ÷ a lone download, {what}", over, *target, note=note)
         server.stop()
-        nginx.stop()
+        origin.stop()
 
     # ---- (d) the control plane ----
 
@@ -258,7 +302,8 @@ class Bench:
             per_core.append(answer["calls"] / (cpu_seconds(server.process.pid) - before))
         self.table.add("rpc", "Fetch of a hot file, p50", middle, 200, False, "µs")
         self.table.add("rpc", "Fetch of a hot file, p99", slow, unit="µs")
-        self.table.add("rpc", "calls a second, 32 under way", rate, unit="1/s", note="client and server share the cores")
+        note = "client and server share the cores"
+        self.table.add("rpc", "calls a second, 32 under way", rate, unit="1/s", note=note)
         self.table.add("rpc", "calls a second of one core of the server", per_core, 10000, True, "1/s")
         server.stop()
         nginx.stop()

@@ -47,7 +47,7 @@ def plot(rows, path):
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(0, end + 0.8)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2])
-    axes.set_xlabel(f"median ÷ target, cut at {end}; the line is the spread over the rounds; green: the target is reached")
+    axes.set_xlabel(f"median ÷ target, cut at {end}; line: spread over the rounds; green: the target is reached")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
