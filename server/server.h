@@ -30,8 +30,9 @@ mc_status control_start(struct control **out, mc_cache *cache, const char *addre
 int control_port(const struct control *control);
 /* From now on the health service says NOT_SERVING. */
 void control_drain(struct control *control);
-/* Take no more calls, let those that run end for up to drain_ms, then cancel them. */
-void control_stop(struct control *control, int64_t drain_ms);
+/* Take no more calls, let those that run end for up to drain_ms, then cancel them, and free it. false: a thread still
+ * waits for an upstream; then nothing that it uses may be freed. */
+bool control_stop(struct control *control, int64_t drain_ms);
 
 /* web.c: /healthz, /readyz, /metrics. */
 struct web;
