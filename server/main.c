@@ -123,6 +123,7 @@ int main(int argc, char **argv) {
   sigset_t signals;
   int which, code = config_load(&options, argc, argv);
   if (code >= 0) return code;
+  control_prepare();
   log_begin(options.log_format, (mc_log_level)options.log_level);
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);

@@ -25,6 +25,8 @@ void log_say(mc_log_level level, const char *format, ...) __attribute__((format(
 
 /* control.c */
 struct control;
+/* First of all: while there is one thread. */
+void control_prepare(void);
 mc_status control_start(struct control **out, mc_cache *cache, const char *address, const char *data_endpoint,
                         uint32_t threads, mc_error *err);
 int control_port(const struct control *control);
