@@ -22,8 +22,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <grpc/byte_buffer_reader.h>
+#include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
 
@@ -43,6 +45,8 @@ struct control {
   pthread_t threads[MAX_THREADS];
   uint32_t thread_count, started;
   int port;
+  struct acceptor *acceptor;
+  grpc_server_credentials *credentials;
   struct service service;
   struct jobs *jobs;
   struct guard *guard;
@@ -470,6 +474,20 @@ static void room_init(pthread_cond_t *room) {
   pthread_condattr_destroy(&attributes);
 }
 
+static void take_connection(void *user, int fd) {
+  struct control *control = user;
+  grpc_server_add_channel_from_fd(control->server, fd, control->credentials);
+}
+
+static mc_status start_listening(struct control *control, const char *address, mc_error *err) {
+  int fd;
+  mc_status status = listen_on(&fd, &control->port, "control", address, err);
+  if (status) return status;
+  status = acceptor_start(&control->acceptor, fd, take_connection, control, err);
+  if (status) close(fd);
+  return status;
+}
+
 mc_status control_start(struct control **out, mc_cache *cache, const char *address, const char *data_endpoint,
                         uint32_t threads, mc_error *err) {
   struct control *control = calloc(1, sizeof(*control));
@@ -477,7 +495,6 @@ mc_status control_start(struct control **out, mc_cache *cache, const char *addre
   grpc_init();
   grpc_arg args[] = {int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, MAX_MESSAGE),
                      int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, MAX_HTTP2_CALLS),
-                     int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
                      int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0), /* nobody asks it, and it counts every call */
                      int_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
                      int_arg(GRPC_ARG_TCP_READ_CHUNK_SIZE, READ_CHUNK),
@@ -495,17 +512,12 @@ mc_status control_start(struct control **out, mc_cache *cache, const char *addre
     control->queues[i] = grpc_completion_queue_create_for_next(NULL);
     grpc_server_register_completion_queue(control->server, control->queues[i], NULL);
   }
-  grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
-  control->port = grpc_server_add_http2_port(control->server, address, credentials);
-  grpc_server_credentials_release(credentials);
+  control->credentials = grpc_insecure_server_credentials_create();
   service_begin(&control->service, cache, data_endpoint);
   control->jobs = jobs_new();
   control->guard = guard_new(end_guarded);
   mc_status status = MC_OK;
-  if (!control->port) {
-    status = mc_error_set(err, MC_UNAVAILABLE, "control",
-                          "can't listen on %s for the control plane: is the port in use?", address);
-  } else if (!control->jobs || !control->guard) {
+  if (!control->jobs || !control->guard) {
     status = mc_error_set(err, MC_NO_MEMORY, "control", "no memory, or no thread, for the control plane");
   }
   if (!status) grpc_server_start(control->server);
@@ -515,6 +527,7 @@ mc_status control_start(struct control **out, mc_cache *cache, const char *addre
     if (error) status = mc_error_errno(err, error, "control", "can't start a thread");
     control->started += !error;
   }
+  if (!status) status = start_listening(control, address, err);
   if (status) {
     control_stop(control, 0);
     return status;
@@ -534,6 +547,7 @@ void control_drain(struct control *control) {
 bool control_stop(struct control *control, int64_t drain_ms) {
   int64_t deadline = now_ns() + drain_ms * 1000000;
   control_drain(control);
+  acceptor_stop(control->acceptor);
   grpc_completion_queue *end = grpc_completion_queue_create_for_pluck(NULL);
   grpc_server_shutdown_and_notify(control->server, end, control);
   gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(drain_ms, GPR_TIMESPAN));
@@ -557,6 +571,7 @@ bool control_stop(struct control *control, int64_t drain_ms) {
     grpc_completion_queue_destroy(control->queues[i]);
   }
   grpc_server_destroy(control->server);
+  grpc_server_credentials_release(control->credentials);
   grpc_shutdown();
   guard_free(control->guard);
   jobs_free(control->jobs);

@@ -23,6 +23,15 @@ void log_begin(int format, mc_log_level level);
 void log_write(void *user, mc_log_level level, const char *origin, const char *message);
 void log_say(mc_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* listen.c */
+/* A socket that listens on HOST:PORT, and its port. `option` is what messages call the address. */
+mc_status listen_on(int *fd, int *port, const char *option, const char *address, mc_error *err);
+/* A thread that gives each connection to `take`, which owns it then. Takes over `listener` if it starts. */
+struct acceptor;
+mc_status acceptor_start(struct acceptor **out, int listener, void (*take)(void *user, int fd), void *user,
+                         mc_error *err);
+void acceptor_stop(struct acceptor *acceptor);
+
 /* control.c */
 struct control;
 /* First of all: while there is one thread. */

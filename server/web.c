@@ -1,9 +1,9 @@
 /* Health and metrics over HTTP. */
-#include <netdb.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <microhttpd.h>
 
@@ -16,6 +16,7 @@ struct web {
   mc_cache *cache;
   mc_server *data;
   struct MHD_Daemon *daemon;
+  int port;
   atomic_bool draining;
 };
 
@@ -72,38 +73,30 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
 }
 
 mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const char *address, mc_error *err) {
-  char host[256];
-  const char *colon = strrchr(address, ':');
-  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-  if (!colon || (size_t)(colon - address) >= sizeof(host)) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, "web", "'%.100s' is not HOST:PORT", address);
-  }
-  bool brackets = *address == '[' && colon[-1] == ']';
-  snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
-  if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list)) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, "web", "'%.100s' is not an address of this host", address);
-  }
+  int fd, port;
+  mc_status status = listen_on(&fd, &port, "web", address, err);
+  if (status) return status;
   struct web *web = calloc(1, sizeof(*web));
   if (web) {
     web->cache = cache;
     web->data = data;
-    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | (list->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
-    web->daemon = MHD_start_daemon(flags, 0, NULL, NULL, handle, web, MHD_OPTION_SOCK_ADDR, list->ai_addr,
-                                   MHD_OPTION_CONNECTION_LIMIT, MAX_WEB_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, 15u,
-                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_END);
+    web->port = port;
+    web->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, 0, NULL, NULL, handle, web,
+                                   MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, MAX_WEB_CONNECTIONS,
+                                   MHD_OPTION_CONNECTION_TIMEOUT, 15u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                   (size_t)32768, MHD_OPTION_END);
   }
-  freeaddrinfo(list);
   if (!web || !web->daemon) {
+    close(fd);
     free(web);
-    return mc_error_set(err, MC_UNAVAILABLE, "web", "can't listen on %s: is the port in use?", address);
+    return mc_error_set(err, MC_NO_MEMORY, "web", "no memory, or no thread, for the web pages");
   }
   *out = web;
   return MC_OK;
 }
 
 int web_port(const struct web *web) {
-  const union MHD_DaemonInfo *info = MHD_get_daemon_info(web->daemon, MHD_DAEMON_INFO_BIND_PORT);
-  return info ? info->port : 0;
+  return web->port;
 }
 
 void web_drain(struct web *web) {
