@@ -28,6 +28,7 @@
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
+#include <grpc/support/log.h>
 
 #define MAX_MESSAGE     (64 << 10) /* of a request: a URL has 8 KiB at most */
 #define MAX_QUEUED      1024       /* messages of one call that wait to be sent */
@@ -48,6 +49,7 @@ struct control {
   struct acceptor *acceptor;
   grpc_server_credentials *credentials;
   struct service service;
+  _Atomic uint64_t calls, errors, ended;
   struct jobs *jobs;
   struct guard *guard;
   pthread_mutex_t lock;
@@ -304,6 +306,8 @@ bool call_wait(struct call *call, uint32_t most, int64_t ms) {
 }
 
 void call_finish(struct call *call, mc_status status, const mc_error *error) {
+  atomic_fetch_add_explicit(&call->control->ended, 1, memory_order_relaxed);
+  if (status) atomic_fetch_add_explicit(&call->control->errors, 1, memory_order_relaxed);
   guard_enter(call->control->guard, &call->guarded, SEND_MS, false);
   pthread_mutex_lock(&call->lock);
   call->finishing = true;
@@ -401,6 +405,7 @@ static void on_requested(struct call *call, bool ok) {
     return;
   }
   stand_by(call->control, call->queue);
+  atomic_fetch_add_explicit(&call->control->calls, 1, memory_order_relaxed);
   call->deadline = call->details.deadline;
   grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
   close.data.recv_close_on_server.cancelled = &call->cancelled;
@@ -460,7 +465,13 @@ static grpc_arg int_arg(const char *key, int value) {
   return arg;
 }
 
+/* gRPC writes by itself only what is wrong. */
+static void log_core(gpr_log_func_args *args) {
+  log_write(NULL, args->severity == GPR_LOG_SEVERITY_ERROR ? MC_LOG_WARN : MC_LOG_DEBUG, "grpc", args->message);
+}
+
 void control_prepare(void) {
+  gpr_set_log_function(log_core);
   /* With this experiment, which Debian's build has on, each connection holds a read buffer of 8 KiB, whatever
    * GRPC_ARG_TCP_READ_CHUNK_SIZE says: a quarter of what a waiting client costs. */
   setenv("GRPC_EXPERIMENTS", "-tcp_read_chunks", 0);
@@ -538,6 +549,12 @@ mc_status control_start(struct control **out, mc_cache *cache, const char *addre
 
 int control_port(const struct control *control) {
   return control->port;
+}
+
+void control_stats(const struct control *control, uint64_t *calls, uint64_t *errors, uint64_t *open) {
+  *calls = atomic_load(&control->calls);
+  *errors = atomic_load(&control->errors);
+  *open = *calls - atomic_load(&control->ended);
 }
 
 void control_drain(struct control *control) {

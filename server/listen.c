@@ -83,7 +83,10 @@ mc_status listen_on(int *fd, int *port, const char *option, const char *address,
     *port = port_of(*fd);
     return MC_OK;
   }
-  if (error == EADDRINUSE) return bad_address(err, option, address, "the port is in use");
+  if (error == EADDRINUSE) {
+    return mc_error_set(err, MC_UNAVAILABLE, "listen", "%s: can't listen on '%.100s': the port is in use", option,
+                        address);
+  }
   if (error == EADDRNOTAVAIL) return bad_address(err, option, address, "it is not an address of this machine");
   return mc_error_errno(err, error, "listen", "%s: can't listen on '%.100s'", option, address);
 }

@@ -20,7 +20,7 @@ struct parts {
 
 static int fail(const mc_error *error) {
   log_say(MC_LOG_ERROR, "%s", error->message);
-  return 1;
+  return error->status == MC_INVALID_ARGUMENT ? 2 : 1;
 }
 
 /* Tell systemd, where it is the one who started us. */
@@ -84,7 +84,7 @@ static int start(struct parts *parts, struct server_options *options) {
   }
   bound(control, options->control, control_port(parts->control));
   if (options->web && strcmp(options->web, "none") != 0) {
-    if (web_start(&parts->web, parts->cache, parts->data, options->web, &error)) return fail(&error);
+    if (web_start(&parts->web, parts->cache, parts->data, parts->control, options->web, &error)) return fail(&error);
     bound(web, options->web, web_port(parts->web));
   }
   const char *data = mc_server_endpoint(parts->data) + strlen("tcp://");
@@ -92,8 +92,7 @@ static int start(struct parts *parts, struct server_options *options) {
     log_say(MC_LOG_ERROR, "can't write the ports file %s", options->ports_file);
     return 1;
   }
-  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s", control, data, web,
-          options->cache.storage ? options->cache.storage : "(the user's cache folder)");
+  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s", control, data, web, options->cache.storage);
   return 0;
 }
 
@@ -140,5 +139,6 @@ int main(int argc, char **argv) {
   }
   stop(&parts, options.drain_ms);
   if (code == 0) log_say(MC_LOG_INFO, "stopped");
+  config_free(&options);
   return code;
 }
