@@ -36,7 +36,7 @@ void web_stats(mc_stat_row rows[MAX_STATS], mc_cache *cache, const mc_server *da
   const mc_stat_row own[] = {
       {"control_calls_total", "", "calls to the control plane", false, calls},
       {"control_call_errors_total", "", "calls to the control plane that failed", false, errors},
-      {"control_calls", "", "calls to the control plane under way", true, open},
+      {"control_calls_open", "", "calls to the control plane under way", true, open},
       {"data_connections", "", "connections to the data plane", true, data ? mc_server_connections(data) : 0},
       {0},
   };
