@@ -53,7 +53,8 @@ struct control {
   struct jobs *jobs;
   struct guard *guard;
   pthread_mutex_t lock;
-  pthread_cond_t room; /* a message of a call that somebody waits for was sent */
+  pthread_cond_t room; /* a message of a call that somebody waits for was sent; or the last call is gone */
+  atomic_uint alive;   /* struct calls, standing ones included */
 };
 
 /* What a completion means: the tag of a batch. */
@@ -122,7 +123,11 @@ void call_release(struct call *call) {
   grpc_slice_unref(call->text);
   forget_head(call);
   pthread_mutex_destroy(&call->lock);
+  struct control *control = call->control;
   free(call);
+  pthread_mutex_lock(&control->lock); /* held to the end: with the last call the control may go */
+  if (atomic_fetch_sub(&control->alive, 1) == 1) pthread_cond_broadcast(&control->room);
+  pthread_mutex_unlock(&control->lock);
 }
 
 /* Start a batch, which holds a reference until its tag comes back. */
@@ -157,38 +162,6 @@ static void on_written(struct call *call, bool ok) {
 static void on_finished(struct call *call, bool ok) {
   (void)ok;
   guard_leave(call->control->guard, &call->guarded);
-}
-
-static grpc_status_code code_of(mc_status status) {
-  switch (status) {
-  case MC_OK:
-    return GRPC_STATUS_OK;
-  case MC_INVALID_ARGUMENT:
-    return GRPC_STATUS_INVALID_ARGUMENT;
-  case MC_NOT_FOUND:
-    return GRPC_STATUS_NOT_FOUND;
-  case MC_PERMISSION_DENIED:
-    return GRPC_STATUS_PERMISSION_DENIED;
-  case MC_UNAVAILABLE:
-    return GRPC_STATUS_UNAVAILABLE;
-  case MC_DEADLINE_EXCEEDED:
-    return GRPC_STATUS_DEADLINE_EXCEEDED;
-  case MC_CANCELLED:
-    return GRPC_STATUS_CANCELLED;
-  case MC_NO_SPACE:
-  case MC_RESOURCE_EXHAUSTED:
-  case MC_NO_MEMORY:
-    return GRPC_STATUS_RESOURCE_EXHAUSTED;
-  case MC_CORRUPT:
-    return GRPC_STATUS_DATA_LOSS;
-  case MC_CHANGED:
-  case MC_BUSY:
-    return GRPC_STATUS_ABORTED;
-  case MC_UNSUPPORTED:
-    return GRPC_STATUS_UNIMPLEMENTED;
-  default:
-    return GRPC_STATUS_INTERNAL;
-  }
 }
 
 /* Send the next message, or the status when there is no more. */
@@ -419,6 +392,7 @@ static void on_requested(struct call *call, bool ok) {
 static void stand_by(struct control *control, grpc_completion_queue *queue) {
   struct call *call = calloc(1, sizeof(*call));
   if (!call) return;
+  atomic_fetch_add(&control->alive, 1);
   call->control = control;
   call->queue = queue;
   call->references = 2; /* the request's tag, and whoever calls call_finish */
@@ -561,6 +535,19 @@ void control_drain(struct control *control) {
   service_drain(&control->service);
 }
 
+/* A queue must not be shut down before the last batch of its calls has begun. */
+static bool wait_for_calls(struct control *control, int64_t deadline) {
+  struct timespec until = {deadline / 1000000000, deadline % 1000000000};
+  int error = 0;
+  pthread_mutex_lock(&control->lock);
+  while (atomic_load(&control->alive) && !error) {
+    error = pthread_cond_timedwait(&control->room, &control->lock, &until);
+  }
+  bool gone = atomic_load(&control->alive) == 0;
+  pthread_mutex_unlock(&control->lock);
+  return gone;
+}
+
 bool control_stop(struct control *control, int64_t drain_ms) {
   int64_t deadline = now_ns() + drain_ms * 1000000;
   control_drain(control);
@@ -576,7 +563,9 @@ bool control_stop(struct control *control, int64_t drain_ms) {
   grpc_completion_queue_destroy(end);
   /* Every call has ended for its client. A thread that still waits for an upstream has a moment to notice. */
   int64_t moment = now_ns() + 1000000000;
-  if (control->jobs && !jobs_stop(control->jobs, deadline > moment ? deadline : moment)) return false;
+  if (deadline < moment) deadline = moment;
+  if (control->jobs && !jobs_stop(control->jobs, deadline)) return false;
+  if (!wait_for_calls(control, deadline)) return false;
   service_end(&control->service); /* its watcher, before the queues go */
   for (uint32_t i = 0; i < control->thread_count; i++) {
     grpc_completion_queue_shutdown(control->queues[i]);

@@ -55,6 +55,9 @@ bool call_run(struct call *call, struct job *job);
 /* The client has gone, or cancelled: an answer is of no use any more. */
 bool call_is_gone(struct call *call);
 
+/* status.c: gRPC has fewer codes than we; modelcache-status in the trailers tells the rest. */
+grpc_status_code code_of(mc_status status);
+
 /* guard.c: calls whose clients keep them from going on. gRPC's core takes a message into memory whole before it looks
  * at its length, and keeps what a client does not read, so somebody must watch. */
 struct guarded {
