@@ -96,18 +96,20 @@ static void print_cell(const char *text) {
   putchar(' ');
 }
 
+static void print_code(const char *text) {
+  char code[200];
+  snprintf(code, sizeof(code), "`%s`", text);
+  print_cell(*text ? code : "");
+}
+
 static void print_table(const char *title, const mc_option_row *row) {
   printf("\n## %s\n\n| flag | key | environment | default | what it does |\n|---|---|---|---|---|\n", title);
   for (; row->name; row++) {
-    char flag[100], text[160];
-    snprintf(text, sizeof(text), "`%s`", flag_of(row, true, flag, sizeof(flag)));
-    print_cell(text);
-    snprintf(text, sizeof(text), is_setting(row) ? "`%s`" : "", row->name);
-    print_cell(text);
-    snprintf(text, sizeof(text), row->env ? "`%s`" : "", row->env ? row->env : "");
-    print_cell(text);
-    snprintf(text, sizeof(text), *fallback_of(row) ? "`%s`" : "", fallback_of(row));
-    print_cell(text);
+    char flag[100];
+    print_code(flag_of(row, true, flag, sizeof(flag)));
+    print_code(is_setting(row) ? row->name : "");
+    print_code(row->env ? row->env : "");
+    print_code(fallback_of(row));
     print_cell(help_of(row));
     printf("|\n");
   }
