@@ -63,6 +63,7 @@ grpc_status_code code_of(mc_status status);
 struct guarded {
   int64_t until;       /* nanoseconds of CLOCK_MONOTONIC */
   uint64_t memory;     /* of the process, when it began; 0: not looked at yet */
+  uint64_t begun;      /* how many had begun then */
   bool listed, counts; /* counts: it ends when the process's memory grows too much meanwhile */
   struct guarded *prev, *next;
 };

@@ -10,6 +10,7 @@
 
 #define TICK_NS    (10 * 1000000ll) /* between two looks, while there is something to look at */
 #define MAX_GROWTH ((uint64_t)32 << 20)
+#define CALL_COST  ((uint64_t)32 << 10) /* of each honest call that began meanwhile, when thousands come at once */
 
 struct guard {
   void (*end)(struct guarded *guarded);
@@ -17,6 +18,7 @@ struct guard {
   pthread_cond_t wake;
   pthread_t thread;
   struct guarded *list;
+  uint64_t begun; /* that count, so far */
   bool stopping, idle;
   int statm;
 };
@@ -43,7 +45,8 @@ static uint64_t look(struct guard *guard, uint64_t before) {
   int64_t now = now_ns();
   DL_FOREACH_SAFE(guard->list, guarded, next) {
     if (!guarded->memory) guarded->memory = before; /* what it was when it began, or a moment earlier */
-    bool grows = guarded->counts && memory > guarded->memory + MAX_GROWTH;
+    uint64_t most = guarded->memory + MAX_GROWTH + (guard->begun - guarded->begun) * CALL_COST;
+    bool grows = guarded->counts && memory > most;
     if (!grows && now < guarded->until) continue;
     DL_DELETE(guard->list, guarded);
     guarded->listed = false;
@@ -93,6 +96,8 @@ void guard_enter(struct guard *guard, struct guarded *guarded, int64_t ms, bool 
   guarded->until = now_ns() + ms * 1000000;
   guarded->memory = 0;
   guarded->counts = counts;
+  guard->begun += counts;
+  guarded->begun = guard->begun;
   if (!guarded->listed) DL_APPEND(guard->list, guarded);
   guarded->listed = true;
   if (guard->idle) pthread_cond_signal(&guard->wake);
