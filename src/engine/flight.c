@@ -333,7 +333,9 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   if (!status && count) promote_consider(cache, file);
   DL_FOREACH_SAFE(waiters, request, next) {
     DL_DELETE(waiters, request);
-    request_finish(request, status, file ? mc_file_acquire(file) : NULL, error);
+    mc_file *given = waiters && file ? mc_file_acquire(file) : file; /* the last one gets our own reference */
+    if (!waiters) file = NULL;
+    request_finish(request, status, given, error);
   }
   mc_file_release(file);
 }

@@ -45,8 +45,9 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
     uint64_t token = run->claim.granted ? run->claim.token : 0;
     status = cache->coordination->ops->publish(cache->coordination, flight->key, token, entry, err);
   }
-  if (status == MC_BUSY) { /* another holds the claim by now, and will publish: what we have is no less true for that */
-    log_info(cache->logger, ORIGIN, "a claim was lost to another process");
+  /* Another holds the claim by now, or nobody can be told: what we have is no less true for that. */
+  if (status == MC_BUSY || (status && mc_status_is_retryable(status) && entry->has_digest)) {
+    log_warn(cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
     free(entry);
     return MC_OK;
   }
@@ -166,9 +167,10 @@ static mc_status bring_in(struct run *run, mc_upstream *upstream, mc_source *sou
     return status;
   }
   bool record = mc_file_was_cached(file); /* else it is written already */
-  mc_file_release(run->file);
-  run->file = file;
-  return publish(run, entry, record, err);
+  status = publish(run, entry, record, err);
+  mc_file_release(status ? file : run->file);
+  if (!status) run->file = file;
+  return status;
 }
 
 static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {

@@ -31,7 +31,8 @@ void time_passes(int64_t ms) {
 
 /* ---- the cache ---- */
 
-static const mc_upstream_ops *const upstreams[] = {&fake_upstream, &fake_second_upstream, NULL};
+static const mc_upstream_ops *const one[] = {&fake_upstream, NULL};
+static const mc_upstream_ops *const two[] = {&fake_upstream, &fake_second_upstream, NULL};
 
 int fixture_setup(void **state) {
   struct fixture *fixture = calloc(1, sizeof(*fixture));
@@ -45,7 +46,7 @@ int fixture_setup(void **state) {
   fixture->options.durable = MC_DURABLE_OFF;
   fixture->options.coordination = "fake";
   fixture->options.storage_backends = fake_storages;
-  fixture->options.upstream_backends = upstreams;
+  fixture->options.upstream_backends = one;
   fixture->options.coordination_backends = fake_coordinations;
   fixture->options.revalidate_after_ms = -1;
   fake_storage_reset();
@@ -62,6 +63,10 @@ int fixture_teardown(void **state) {
   assert_int_equal(remove_all(fixture->folder), 0);
   free(fixture);
   return 0;
+}
+
+void use_two_upstreams(struct fixture *fixture) {
+  fixture->options.upstream_backends = two;
 }
 
 void open_cache(struct fixture *fixture) {

@@ -31,6 +31,8 @@ struct fixture {
 /* For cmocka's setup and teardown: *state is the fixture. Nothing is open yet. */
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
+/* Ask fake_second_upstream, too, after fake_upstream. */
+void use_two_upstreams(struct fixture *fixture);
 void open_cache(struct fixture *fixture);
 void close_cache(struct fixture *fixture); /* NULL it, too */
 
