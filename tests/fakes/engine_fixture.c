@@ -257,3 +257,12 @@ bool is_done(struct pending *pending) {
 void await_phase(struct pending *pending, mc_phase phase) {
   wait_a_minute(&pending->saw_phase[phase]);
 }
+
+mc_progress last_progress(struct pending *pending, char *reason) {
+  pthread_mutex_lock(&lock);
+  mc_progress progress = pending->last;
+  if (reason) memcpy(reason, pending->reason, sizeof(pending->reason));
+  pthread_mutex_unlock(&lock);
+  progress.reason = reason;
+  return progress;
+}

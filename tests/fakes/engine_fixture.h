@@ -81,5 +81,7 @@ mc_status finish_get(struct pending *pending);
 bool is_done(struct pending *pending);
 /* Wait until progress was told in this phase. */
 void await_phase(struct pending *pending, mc_phase phase);
+/* What was told last; its reason is `reason`, of 128 bytes. */
+mc_progress last_progress(struct pending *pending, char *reason);
 
 #endif

@@ -134,7 +134,8 @@ static void wake(void *arg) {
 static void follow_begin(struct follow *follow, struct fixture *fixture, struct pending *pending) {
   *follow = (struct follow){.lock = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
   await_phase(pending, MC_PHASE_DOWNLOADING);
-  follow->flight = flight_find(fixture->cache, pending->last.flight);
+  mc_progress progress = last_progress(pending, NULL);
+  follow->flight = flight_find(fixture->cache, progress.flight);
   assert_non_null(follow->flight);
   follow->fd = download_view(follow->flight->download, &follow->version);
   assert_true(follow->fd >= 0);
@@ -201,7 +202,8 @@ static void who_follows_what_changes_must_ask_again(void **state) {
   open_cache(fixture);
   start_get_watched(&pending, fixture, URL, NULL);
   follow_begin(&follow, fixture, &pending);
-  memcpy(id, pending.last.flight, 32);
+  mc_progress progress = last_progress(&pending, NULL);
+  memcpy(id, progress.flight, 32);
   fake_await(&content->stalled, 1);
   while (ready(&follow, CHUNK, &bytes) == MC_OK && bytes) continue;
   fake_change(content, 4 * CHUNK, 2);
