@@ -168,6 +168,20 @@ static void an_empty_file(void **state) {
   stop();
 }
 
+static void a_range_that_is_refused_does_not_make_a_file_empty(void **state) {
+  (void)state;
+  start(0);
+  script("HTTP/1.1 200 OK\r\n" RANGES TAG "\r\n");
+  script("HTTP/1.1 416 -\r\nContent-Length: 0\r\n\r\n");
+  script(WHOLE TAG "\r\n" CONTENT);
+  assert_int_equal(open_source(), MC_OK);
+  assert_int_equal(f.info.size, MC_SIZE_UNKNOWN);
+  assert_false(f.info.ranges);
+  assert_int_equal(read_source(0, MC_SIZE_UNKNOWN), MC_OK);
+  assert_string_equal(f.got, CONTENT);
+  stop();
+}
+
 static void a_version_that_is_known(void **state) {
   (void)state;
   static const struct {
@@ -396,6 +410,7 @@ int main(void) {
       cmocka_unit_test(head_is_enough_where_it_says_all),
       cmocka_unit_test(head_that_is_refused_or_of_no_use_is_followed_by_get),
       cmocka_unit_test(an_empty_file),
+      cmocka_unit_test(a_range_that_is_refused_does_not_make_a_file_empty),
       cmocka_unit_test(a_version_that_is_known),
       cmocka_unit_test(a_range_and_the_rest_of_one_that_was_cut_short),
       cmocka_unit_test(parts_that_are_smaller_than_asked_for_are_no_failures),

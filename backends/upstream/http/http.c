@@ -117,15 +117,15 @@ static void describe(mc_info *info, const struct http_head *head) {
   info->digest = head->digest;
 }
 
-/* Ask by GET for one byte, which shows whether ranges work, and what HEAD did not tell. */
+/* Ask by GET for one byte, which shows whether ranges work, and what HEAD did not tell. `info` is what it did tell. */
 static mc_status probe(struct http *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
   struct http_request request = {.method = "GET", .url = url, .first = 0, .end = 1};
   struct http_head head;
   mc_status status = http_fetch(self->client, &request, &head, call, err);
-  if (head.status == 416 && (head.total == 0 || head.total == MC_SIZE_UNKNOWN)) { /* an empty file has no byte 0 */
-    info->size = 0;
+  if (head.status == 416) { /* there is no byte 0, or ranges don't work; what HEAD has said besides, holds */
+    if (head.total != MC_SIZE_UNKNOWN) info->size = head.total;
+    if (any_validator(&head)) validators_of(&info->validators, &head);
     info->ranges = false;
-    if (any_validator(&head)) validators_of(&info->validators, &head); /* else those of HEAD hold */
     return MC_OK;
   }
   if (status) return status;
