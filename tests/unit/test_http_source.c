@@ -37,13 +37,14 @@ struct fixture {
   char url[128];
   mc_sink sink; /* writes to `got` */
   char got[64];
+  bool refuses;
   mc_error err;
 };
 
 static struct fixture f;
 
 static mc_status sink_write(mc_sink *sink, const void *data, size_t size, mc_error *err) {
-  (void)err;
+  if (f.refuses) return mc_error_set(err, MC_UNAVAILABLE, "test", "the sink takes no more");
   assert_true(size > 0 && sink->offset + size < sizeof(f.got));
   memcpy(f.got + sink->offset, data, size);
   sink->offset += size;
@@ -234,6 +235,18 @@ static void a_range_and_the_rest_of_one_that_was_cut_short(void **state) {
   stop();
 }
 
+static void what_the_sink_says_is_final(void **state) {
+  (void)state;
+  start(5);
+  script(FOUND);
+  script_part(0, 9);
+  assert_int_equal(open_source(), MC_OK);
+  f.refuses = true;
+  assert_int_equal(read_source(0, SIZE), MC_UNAVAILABLE);
+  assert_string_equal(f.err.message, "the sink takes no more");
+  stop();
+}
+
 static void parts_that_are_smaller_than_asked_for_are_no_failures(void **state) {
   (void)state;
   start(0);
@@ -413,6 +426,7 @@ int main(void) {
       cmocka_unit_test(a_range_that_is_refused_does_not_make_a_file_empty),
       cmocka_unit_test(a_version_that_is_known),
       cmocka_unit_test(a_range_and_the_rest_of_one_that_was_cut_short),
+      cmocka_unit_test(what_the_sink_says_is_final),
       cmocka_unit_test(parts_that_are_smaller_than_asked_for_are_no_failures),
       cmocka_unit_test(answers_that_end_a_read),
       cmocka_unit_test(ranges_that_do_not_work_are_not_asked_for_again),

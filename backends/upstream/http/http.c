@@ -203,6 +203,7 @@ struct reading {
   uint64_t started; /* where the sink was */
   uint64_t skip;    /* bytes to come that the sink has already */
   uint64_t promise; /* where the response ends, as far as it says */
+  bool refused;     /* it was the sink that failed: that is final, whatever the status */
 };
 
 static mc_status protocol(const struct reading *reading, const char *what, mc_error *err) {
@@ -274,10 +275,13 @@ static mc_status take_body(void *user, const void *data, size_t size, mc_error *
   if (sink->end != MC_SIZE_UNKNOWN && size > sink->end - sink->offset) {
     return protocol(reading, "more bytes than it promised", err);
   }
-  return size ? sink->write(sink, (const char *)data + skip, size, err) : MC_OK;
+  if (!size) return MC_OK;
+  mc_status status = sink->write(sink, (const char *)data + skip, size, err);
+  reading->refused = status != MC_OK;
+  return status;
 }
 
-/* One request for what is missing. *done: that was all of it. */
+/* One request for what is missing. *done: there is no more to be had: that was all of it, or the sink takes no more. */
 static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, bool *done,
                            const mc_call *call, mc_error *err) {
   struct http *self = http_of(source->base.upstream);
@@ -292,6 +296,8 @@ static mc_status read_once(struct source *source, mc_sink *sink, struct http_hea
                                  .on_body = take_body,
                                  .user = &reading};
   mc_status status = http_perform(self->client, &request, head, call, err);
+  *done = reading.refused;
+  if (*done) return status;
   if (!status) status = http_status(head, source->url, err);
   if (status == MC_NOT_FOUND) return another_version(&reading, err); /* it was there when it was opened */
   if (status) return status;
@@ -318,7 +324,7 @@ static mc_status http_source_read(mc_source *base, mc_sink *sink, const mc_call 
     uint64_t before = sink->offset;
     mc_status status = read_once(source, sink, &head, &done, call, err);
     if (sink->offset > before) failures = 0; /* it goes on, if slowly: only failures in a row count */
-    if (status) status = http_again(client, &failures, status, &head, call, err);
+    if (status && !done) status = http_again(client, &failures, status, &head, call, err);
     if (status) return status;
   }
   return MC_OK;
