@@ -378,6 +378,20 @@ static void check_appended(struct world *world, mc_status status) {
   free(data);
 }
 
+static mc_status run_resize(struct world *world) {
+  return ops->stage_resize(world->stage, (uint64_t)3 * SIZE, &world->err);
+}
+
+static void check_resized(struct world *world, mc_status status) {
+  if (!world->stage) return; /* it was the process that died */
+  uint64_t size = status ? SIZE : 3 * SIZE;
+  assert_int_equal(world->stage->size, size);
+  assert_int_equal(lseek(world->stage->fd, 0, SEEK_END), size);
+  assert_int_equal(ops->stage_resize(world->stage, SIZE, NULL), MC_OK);
+  assert_int_equal(commit(world), MC_OK);
+  assert_true(check_visible(world));
+}
+
 static void prepare_record(struct world *world) {
   assert_int_equal(ops->record_put(world->storage, KEY, "old", 3, NULL), MC_OK);
 }
@@ -427,6 +441,7 @@ static const struct act acts[] = {
     {"restage", prepare_object, run_restage, check_restaged},
     {"create", prepare_nothing, run_create, check_created},
     {"resume", prepare_kept, run_resume, check_resumed, .may_miss = true},
+    {"resize", make_stage, run_resize, check_resized},
     {"append", make_stage, run_append, check_appended},
     {"replace a record", prepare_record, run_record, check_recorded},
     {"put a record", prepare_nothing, run_record, check_first_record},
@@ -554,6 +569,7 @@ static void a_stage_outlasts_want_of_descriptors(void **state) {
     if (status) assert_true(status == MC_RESOURCE_EXHAUSTED || status == MC_NOT_FOUND);
     exhausted |= status == MC_RESOURCE_EXHAUSTED;
     assert_int_equal(count_stages(&world), 1);
+    assert_in_range(n, 1, 100);
   } while (status);
   assert_true(exhausted);
   check_resumed(&world, MC_OK);
