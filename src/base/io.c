@@ -287,12 +287,12 @@ static bool start_time(long pid, unsigned long long *started) {
   return true;
 }
 
-void owner_name(char owner[OWNER_SIZE]) {
-  char boot[9] = NO_BOOT;
-  unsigned long long started;
-  boot_id(boot);
-  start_time(getpid(), &started);
-  snprintf(owner, OWNER_SIZE, "%s.%ld.%llu", boot, (long)getpid(), started);
+bool owner_name(char owner[OWNER_SIZE]) {
+  char boot[9];
+  unsigned long long started = 0;
+  bool told = boot_id(boot) && start_time(getpid(), &started);
+  snprintf(owner, OWNER_SIZE, "%s.%ld.%llu", told ? boot : NO_BOOT, (long)getpid(), started);
+  return told;
 }
 
 bool owner_may_live(const char *owner, int64_t mtime_ms, int64_t older_than_ms) {

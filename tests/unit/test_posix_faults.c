@@ -454,7 +454,7 @@ static void ensure_open(struct world *world) {
 
 /* To open a storage takes a thousand calls, most of them the same for each of its folders. */
 static int next(int n) {
-  return n < 50 ? n + 1 : n + 31;
+  return n < 40 ? n + 1 : n + 97;
 }
 
 /* Run an act whose n-th call fails. False: it has fewer. */
@@ -573,6 +573,30 @@ static void a_stage_outlasts_want_of_descriptors(void **state) {
   } while (status);
   assert_true(exhausted);
   check_resumed(&world, MC_OK);
+  end(&world);
+}
+
+/* Nor, when /proc can't be looked into, is a living owner taken for dead. */
+static void a_living_owner_is_left_alone(void **state) {
+  (void)state;
+  struct world world;
+  begin(&world);
+  make_stage(&world);
+  for (int n = 1; n < 40; n++) {
+    mc_stage *taken = NULL;
+    set_fault(n, EMFILE);
+    mc_status status = ops->stage_resume(world.storage, KEY, &taken, NULL);
+    fault.at = 0;
+    assert_true(status == MC_NOT_FOUND || status == MC_RESOURCE_EXHAUSTED);
+    mc_storage *mine = world.storage;
+    set_fault(n, EMFILE);
+    status = open_storage(&world); /* which cleans */
+    fault.at = 0;
+    if (!status) ops->close(world.storage);
+    world.storage = mine;
+  }
+  assert_int_equal(commit(&world), MC_OK); /* nobody took it */
+  assert_true(check_visible(&world));
   end(&world);
 }
 
@@ -721,6 +745,7 @@ int main(void) {
       cmocka_unit_test(wherever_it_dies_nothing_visible_is_in_part),
       cmocka_unit_test(interrupted_and_short_calls_are_gone_on_with),
       cmocka_unit_test(a_stage_outlasts_want_of_descriptors),
+      cmocka_unit_test(a_living_owner_is_left_alone),
       cmocka_unit_test(data_that_could_not_be_flushed_is_never_committed),
       cmocka_unit_test(what_is_durable_is_flushed_in_order),
       cmocka_unit_test(half_an_append_hides_nothing),
