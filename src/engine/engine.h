@@ -191,6 +191,7 @@ struct flight {
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */
   bool revalidate, pin, unpin;
+  bool settled;               /* what those three say has been looked at for the last time */
   struct mc_request *request; /* of a direct one; with a reference */
   struct mc_request *waiters; /* those that the clock has looked at in its round come last */
   int64_t due;                /* when a waiter's deadline or cancellation is to be looked at */

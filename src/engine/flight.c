@@ -247,6 +247,11 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
   pthread_mutex_lock(&cache->lock);
   mc_status status = may_start(cache, request, err);
   if (!status) HASH_FIND_STR(cache->flights, key, flight);
+  if (flight && flight->settled && flags & (MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN)) {
+    HASH_DEL(cache->flights, flight); /* it would end without doing so */
+    flight->joinable = false;
+    flight = NULL;
+  }
   if (!status && !flight) status = start_shared(&flight, cache, url, key, err);
   if (!status) {
     flight->revalidate |= (flags & MC_GET_REVALIDATE) != 0;
