@@ -5,7 +5,11 @@
 #include <string.h>
 
 #include <openssl/evp.h>
+#ifdef HAVE_XXH_X86DISPATCH
+#include <xxh_x86dispatch.h>
+#else
 #include <xxhash.h>
+#endif
 
 #include "base/io.h"
 

@@ -3,7 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCRATCH_SIZE ((size_t)1 << 20) /* as much as a receiver is woken for */
+/* What is lent at once. In memory: what is hashed while it is still in the core's own cache, where it was received to.
+ * For a file more, as file systems like large writes. */
+#define MEMORY_SIZE  ((size_t)256 << 10)
+#define SCRATCH_SIZE ((size_t)1 << 20)
 
 /* How much of the chunk at the lane's offset is still wanted. */
 static uint64_t chunk_left(const struct lane *lane) {
@@ -58,7 +61,7 @@ static void *lane_space(mc_sink *sink, size_t *size) {
   struct download *d = lane->download;
   uint64_t left = chunk_left(lane);
   if (d->memory && sink->offset + left <= d->memory_size) {
-    *size = (size_t)left;
+    *size = left < MEMORY_SIZE ? (size_t)left : MEMORY_SIZE;
     return d->memory + sink->offset;
   }
   *size = left < SCRATCH_SIZE ? (size_t)left : SCRATCH_SIZE;

@@ -10,23 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <time.h>
 
+#include "bench.h"
 #include <modelcache/modelcache.h>
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static double cpu_seconds(void) {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-         (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
 
 static int fail(const char *what, const mc_error *err) {
   fprintf(stderr, "get_bench: %s: %s\n", what, err->message);
@@ -41,15 +27,12 @@ static void log_line(void *user, mc_log_level level, const char *origin, const c
 
 /* One get and its line. */
 static mc_status get_once(mc_cache *cache, const char *url, const mc_get_options *options, mc_error *err) {
-  double begin = now(), cpu = cpu_seconds();
+  struct run run = run_begin(0);
   mc_file *file = NULL;
   mc_status status = mc_get(&file, cache, url, options, err);
-  double end = now(), cpu_end = cpu_seconds();
   if (status != MC_OK) return status;
   char hex[MC_DIGEST_HEX_SIZE];
-  printf("{\"seconds\": %.6f, \"cpu\": %.6f, \"bytes\": %llu, \"digest\": \"%s\"}\n", end - begin, cpu_end - cpu,
-         (unsigned long long)mc_file_size(file), mc_digest_hex(hex, mc_file_digest(file)));
-  fflush(stdout);
+  run_end(&run, mc_file_size(file), mc_digest_hex(hex, mc_file_digest(file)));
   mc_file_release(file);
   return MC_OK;
 }

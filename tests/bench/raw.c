@@ -1,13 +1,13 @@
 /* The baseline of every ratio: a file sent by sendfile() and received by recv(), and nothing else.
  *
- *   raw PATH CONNECTIONS [discard]
+ *   raw PATH CONNECTIONS [file OUT]
  *
  * A process of its own sends, with a thread for each connection; this one receives, likewise, into a buffer as large
- * as the file that was touched before, or with `discard` into the same 4 MiB again and again. Each connection carries
- * one range. Each line on the standard input makes it move the file once; it answers with a line of JSON.
+ * as the file that was touched before, or with `file` through a megabyte of memory into a new file. Each connection
+ * carries one range. Each line on the standard input makes it move the file once; it answers with a line of JSON.
  *
- * The settings are the fastest that we know: SO_RCVLOWAT, poll() and recv(MSG_DONTWAIT) of up to 4 MiB; sendfile() that
- * blocks. */
+ * The settings are the fastest that we know: SO_RCVLOWAT, poll() and recv(MSG_DONTWAIT) of what stays in a core's
+ * cache; sendfile() that blocks, of up to 4 MiB. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -22,14 +22,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#define READ_SIZE       ((size_t)4 << 20)
+#include "bench.h"
+
+#define SEND_SIZE       ((size_t)4 << 20)
+#define READ_SIZE       ((size_t)256 << 10)
+#define WRITE_SIZE      ((size_t)1 << 20)
 #define LOW_WATER       ((size_t)1 << 20)
 #define MAX_CONNECTIONS 64
 
@@ -38,25 +40,13 @@ struct lane {
   int file; /* sender */
   uint64_t offset, size;
   uint8_t *buffer; /* receiver */
-  bool discard, failed;
+  int out;         /* receiver: where the buffer is written to, or -1 */
+  bool failed;
 };
 
 static void die(const char *what) {
   fprintf(stderr, "raw: %s: %s\n", what, strerror(errno));
   exit(1);
-}
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static double cpu_seconds(void) {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-         (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 /* Answer each byte that comes with the lane's range. */
@@ -67,7 +57,8 @@ static void *send_lane(void *arg) {
     off_t offset = (off_t)lane->offset;
     uint64_t end = lane->offset + lane->size;
     while ((uint64_t)offset < end) {
-      if (sendfile(lane->fd, lane->file, &offset, (size_t)(end - (uint64_t)offset)) <= 0) return NULL;
+      uint64_t left = end - (uint64_t)offset;
+      if (sendfile(lane->fd, lane->file, &offset, left < SEND_SIZE ? left : SEND_SIZE) <= 0) return NULL;
     }
   }
   return NULL;
@@ -78,11 +69,13 @@ static void *receive_lane(void *arg) {
   int low_water = 1;
   uint64_t done = 0;
   lane->failed = send(lane->fd, "g", 1, MSG_NOSIGNAL) != 1;
+  bool writes = lane->out >= 0;
+  size_t most = writes ? WRITE_SIZE : READ_SIZE;
   while (done < lane->size && !lane->failed) {
     uint64_t left = lane->size - done;
-    ssize_t count =
-        recv(lane->fd, lane->buffer + (lane->discard ? 0 : done), left < READ_SIZE ? left : READ_SIZE, MSG_DONTWAIT);
+    ssize_t count = recv(lane->fd, lane->buffer + (writes ? 0 : done), left < most ? left : most, MSG_DONTWAIT);
     if (count > 0) {
+      if (writes) lane->failed = pwrite(lane->out, lane->buffer, (size_t)count, (off_t)(lane->offset + done)) != count;
       done += (uint64_t)count;
     } else if (count == 0 || errno != EAGAIN) {
       lane->failed = true;
@@ -130,9 +123,9 @@ static int listen_anywhere(struct sockaddr_in *address) {
 
 int main(int count, char **args) {
   int connections = count > 2 ? atoi(args[2]) : 0;
-  bool discard = count == 4 && strcmp(args[3], "discard") == 0;
-  if (connections < 1 || connections > MAX_CONNECTIONS || (count != 3 && !discard)) {
-    fprintf(stderr, "usage: raw PATH CONNECTIONS [discard]\n");
+  const char *path = count == 5 && strcmp(args[3], "file") == 0 ? args[4] : NULL;
+  if (connections < 1 || connections > MAX_CONNECTIONS || (count != 3 && !path)) {
+    fprintf(stderr, "usage: raw PATH CONNECTIONS [file OUT]\n");
     return 2;
   }
   struct stat info;
@@ -142,32 +135,34 @@ int main(int count, char **args) {
   if (file < 0 || fstat(file, &info)) die(args[1]);
   uint64_t size = (uint64_t)info.st_size, share = size / (uint64_t)connections;
   for (int i = 0; i < connections; i++) {
-    lanes[i] = (struct lane){.file = file, .discard = discard, .offset = share * (uint64_t)i, .size = share};
+    lanes[i] = (struct lane){.file = file, .out = -1, .offset = share * (uint64_t)i, .size = share};
   }
   lanes[connections - 1].size = size - lanes[connections - 1].offset;
   pid_t child = fork();
   if (child < 0) die("can't fork");
   if (child == 0) serve(listener, lanes, connections);
 
-  size_t room = discard ? READ_SIZE * (size_t)connections : (size_t)size;
+  size_t room = path ? WRITE_SIZE * (size_t)connections : (size_t)size;
   uint8_t *buffer = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (buffer == MAP_FAILED) die("no memory");
   memset(buffer, 1, room);
   for (int i = 0; i < connections; i++) {
-    lanes[i].buffer = buffer + (discard ? READ_SIZE * (size_t)i : lanes[i].offset);
+    lanes[i].buffer = buffer + (path ? WRITE_SIZE * (size_t)i : lanes[i].offset);
     lanes[i].fd = socket(AF_INET, SOCK_STREAM, 0);
     if (lanes[i].fd < 0 || connect(lanes[i].fd, (struct sockaddr *)&address, sizeof(address))) die("can't connect");
   }
   char line[16];
   while (fgets(line, sizeof(line), stdin)) {
-    double begin = now(), cpu = cpu_seconds();
+    struct run run = run_begin(child);
+    int out = path ? open(path, O_RDWR | O_CREAT | O_TRUNC, 0644) : -1;
+    if (path && out < 0) die(path);
+    for (int i = 0; i < connections; i++) lanes[i].out = out;
     run_lanes(lanes, connections, receive_lane);
+    if (out >= 0) close(out);
     for (int i = 0; i < connections; i++) {
       if (lanes[i].failed) die("the transfer failed");
     }
-    printf("{\"seconds\": %.6f, \"cpu\": %.6f, \"bytes\": %llu}\n", now() - begin, cpu_seconds() - cpu,
-           (unsigned long long)size);
-    fflush(stdout);
+    run_end(&run, size, "");
   }
   return 0;
 }

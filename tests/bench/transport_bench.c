@@ -1,10 +1,10 @@
-/* The TCP transport alone, without a cache round it: to be compared with raw, and with the same arguments.
+/* The TCP transport alone, without a cache round it, which would verify: to be compared with raw, and with a get.
  *
- *   transport_bench PATH CONNECTIONS [discard]
+ *   transport_bench PATH CONNECTIONS
  *
  * A process of its own serves the file; this one reads it, with a thread and a sink for each connection, each of them
- * one range, into a buffer that was touched before, or with `discard` into the same 4 MiB again and again. Each line
- * on the standard input makes it move the file once; it answers with a line of JSON. */
+ * one range, into a buffer that was touched before. Each line on the standard input makes it move the file once; it
+ * answers with a line of JSON. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,11 +15,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include <modelcache/backend/transport.h>
 
 #define MAX_CONNECTIONS 64
@@ -34,7 +33,6 @@ struct lane {
   mc_connection *connection;
   uint64_t begin;
   uint8_t *buffer; /* where `begin` goes */
-  bool discard;
   mc_status status;
   mc_error error;
 };
@@ -42,19 +40,6 @@ struct lane {
 static void die(const char *what, const char *why) {
   fprintf(stderr, "transport_bench: %s: %s\n", what, why);
   exit(1);
-}
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static double cpu_seconds(void) {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-         (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 /* ---- the exporter: one file ---- */
@@ -123,7 +108,7 @@ static void *sink_space(mc_sink *sink, size_t *size) {
   const struct lane *lane = (const struct lane *)sink;
   uint64_t left = sink->end - sink->offset;
   *size = (size_t)(left < MC_CHUNK_SIZE ? left : MC_CHUNK_SIZE);
-  return lane->buffer + (lane->discard ? 0 : sink->offset - lane->begin);
+  return lane->buffer + (sink->offset - lane->begin);
 }
 
 static mc_status sink_advance(mc_sink *sink, size_t size, mc_error *err) {
@@ -140,9 +125,8 @@ static void *read_lane(void *arg) {
   return NULL;
 }
 
-static void run(struct lane *lanes, int connections, uint64_t size) {
+static void run_lanes(struct lane *lanes, int connections) {
   pthread_t threads[MAX_CONNECTIONS];
-  double begin = now(), cpu = cpu_seconds();
   for (int i = 0; i < connections; i++) {
     if (pthread_create(&threads[i], NULL, read_lane, &lanes[i])) die("can't start a thread", "");
   }
@@ -150,16 +134,12 @@ static void run(struct lane *lanes, int connections, uint64_t size) {
     pthread_join(threads[i], NULL);
     if (lanes[i].status) die("the read failed", lanes[i].error.message);
   }
-  printf("{\"seconds\": %.6f, \"cpu\": %.6f, \"bytes\": %llu}\n", now() - begin, cpu_seconds() - cpu,
-         (unsigned long long)size);
-  fflush(stdout);
 }
 
 int main(int count, char **args) {
   int connections = count > 2 ? atoi(args[2]) : 0;
-  bool discard = count == 4 && strcmp(args[3], "discard") == 0;
-  if (connections < 1 || connections > MAX_CONNECTIONS || (count != 3 && !discard)) {
-    fprintf(stderr, "usage: transport_bench PATH CONNECTIONS [discard]\n");
+  if (connections < 1 || connections > MAX_CONNECTIONS || count != 3) {
+    fprintf(stderr, "usage: transport_bench PATH CONNECTIONS\n");
     return 2;
   }
   mc_transport_config config = {
@@ -177,10 +157,9 @@ int main(int count, char **args) {
   if (length <= 0) die("the serving process", "gave no endpoint");
   endpoint[length] = 0;
 
-  size_t room = discard ? (size_t)MC_CHUNK_SIZE * (size_t)connections : (size_t)size;
-  uint8_t *buffer = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uint8_t *buffer = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (buffer == MAP_FAILED) die("no memory", strerror(errno));
-  memset(buffer, 1, room);
+  memset(buffer, 1, (size_t)size);
   mc_transport *transport;
   struct lane lanes[MAX_CONNECTIONS];
   if (ops->open(&transport, &config, &err)) die("can't open the transport", err.message);
@@ -189,13 +168,16 @@ int main(int count, char **args) {
     lanes[i] = (struct lane){
         .sink = {.end = i == connections - 1 ? size : begin + share, .space = sink_space, .advance = sink_advance},
         .begin = begin,
-        .buffer = buffer + (discard ? MC_CHUNK_SIZE * (uint64_t)i : begin),
-        .discard = discard};
+        .buffer = buffer + begin};
     mc_call call = {.deadline = INT64_MAX};
     if (ops->connect(transport, endpoint, &lanes[i].connection, &call, &err)) die("can't connect", err.message);
   }
   char line[16];
-  while (fgets(line, sizeof(line), stdin)) run(lanes, connections, size);
+  while (fgets(line, sizeof(line), stdin)) {
+    struct run run = run_begin(child);
+    run_lanes(lanes, connections);
+    run_end(&run, size, "");
+  }
   for (int i = 0; i < connections; i++) ops->disconnect(lanes[i].connection);
   ops->close(transport);
   kill(child, SIGKILL);

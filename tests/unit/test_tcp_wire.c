@@ -507,6 +507,24 @@ static void test_client_reuses(void **state) {
   tcp_transport_ops.close(transport);
 }
 
+/* Also when somebody else, as a child process of the host, has a copy of its descriptor. */
+static void test_client_hangs_up(void **state) {
+  (void)state;
+  mc_transport *transport = open_transport(PATIENCE_MS);
+  mc_connection *connection;
+  int ends[2];
+  char byte;
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  int copy = dup(ends[0]);
+  assert_true(copy >= 0);
+  assert_int_equal(tcp_connection_new(&connection, transport, ends[0], "peer", NULL), MC_OK);
+  tcp_disconnect(connection);
+  assert_int_equal(recv(ends[1], &byte, 1, MSG_DONTWAIT), 0);
+  close(copy);
+  close(ends[1]);
+  tcp_transport_ops.close(transport);
+}
+
 int main(void) {
 #define SERVER(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -526,6 +544,7 @@ int main(void) {
       cmocka_unit_test(test_client_is_left),
       cmocka_unit_test(test_client_stalls),
       cmocka_unit_test(test_client_reuses),
+      cmocka_unit_test(test_client_hangs_up),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,6 +62,7 @@ mc_status tcp_connect(mc_transport *self, const char *endpoint, mc_connection **
 
 void tcp_disconnect(mc_connection *connection) {
   struct tcp_connection *c = (struct tcp_connection *)connection;
+  shutdown(c->fd, SHUT_RDWR); /* a child process of our host may have a copy of the descriptor */
   close(c->fd);
   free(c);
 }

@@ -48,10 +48,16 @@ static void queue_error(struct tcp_conn *conn, uint32_t request, const mc_error 
 
 /* ---- lifetime ---- */
 
+/* It was counted when it was accepted. */
+static void give_place_back(struct tcp_listener *listener, bool refused) {
+  atomic_fetch_sub(refused ? &listener->refused : &listener->connections, 1);
+}
+
 struct tcp_conn *tcp_conn_new(struct tcp_worker *worker, int fd, bool refused) {
   struct tcp_conn *conn = calloc(1, sizeof(*conn));
   if (!conn) {
     close(fd);
+    give_place_back(worker->listener, refused);
     return NULL;
   }
   int one = 1;
@@ -68,8 +74,6 @@ struct tcp_conn *tcp_conn_new(struct tcp_worker *worker, int fd, bool refused) {
                  worker->listener->max_connections);
     queue_error(conn, 0, &error);
   }
-  struct tcp_listener *listener = worker->listener;
-  atomic_fetch_add(refused ? &listener->refused : &listener->connections, 1);
   atomic_fetch_add(&worker->load, 1);
   return conn;
 }
@@ -90,12 +94,11 @@ static void close_export(struct tcp_conn *conn) {
 }
 
 void tcp_conn_free(struct tcp_conn *conn) {
-  struct tcp_listener *listener = conn->worker->listener;
   unwatch(conn);
   close_export(conn);
   shutdown(conn->fd, SHUT_RDWR); /* a child process of our host may have a copy of the descriptor */
   close(conn->fd);
-  atomic_fetch_sub(conn->refused ? &listener->refused : &listener->connections, 1);
+  give_place_back(conn->worker->listener, conn->refused);
   atomic_fetch_sub(&conn->worker->load, 1);
   free(conn);
 }

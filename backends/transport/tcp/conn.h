@@ -93,7 +93,8 @@ struct tcp_conn {
   uint8_t in[TCP_PIPELINE * TCP_FRAME_SIZE];
 };
 
-/* Take over a connected socket. NULL: no memory; the socket is closed. `refused`: only say so, then close. */
+/* Take over a connected socket, which is counted in `connections` or `refused` of the listener. NULL: no memory; the
+ * socket is closed and no longer counted. `refused`: only say so, then close. */
 struct tcp_conn *tcp_conn_new(struct tcp_worker *worker, int fd, bool refused);
 void tcp_conn_free(struct tcp_conn *conn);
 /* Let it go on: at most one frame, so that its neighbours get their turn. */

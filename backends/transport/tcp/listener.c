@@ -38,9 +38,11 @@ void tcp_conn_wake(void *arg) {
   struct tcp_conn *conn = arg;
   struct tcp_worker *worker = conn->worker;
   pthread_mutex_lock(&worker->lock);
+  /* One signal for all that are in the list: take_news empties it. Given with the lock held, as without it the
+   * connection may be gone, and the worker with it. */
+  if (!worker->woken) signal_worker(worker);
   if (!conn->is_woken) LL_PREPEND2(worker->woken, conn, next_woken);
   conn->is_woken = true;
-  signal_worker(worker); /* with the lock held: after it the connection may be gone, and the worker with it */
   pthread_mutex_unlock(&worker->lock);
 }
 
@@ -113,6 +115,13 @@ static void watch_listener(struct tcp_worker *worker, bool on) {
   worker->accept_again = on && !failed ? INT64_MAX : deadline_in_ms(ACCEPT_AGAIN_MS);
 }
 
+/* Count one more, unless there are `limit` already. Several workers accept at once: a look before would not do. */
+static bool take_place(atomic_uint *count, unsigned limit) {
+  unsigned now = atomic_load(count);
+  while (now < limit && !atomic_compare_exchange_weak(count, &now, now + 1)) continue;
+  return now < limit;
+}
+
 static void accept_one(struct tcp_worker *worker) {
   struct tcp_listener *listener = worker->listener;
   int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -124,8 +133,8 @@ static void accept_one(struct tcp_worker *worker) {
     }
     return;
   }
-  bool refused = atomic_load(&listener->connections) >= listener->max_connections;
-  if (refused && atomic_load(&listener->refused) >= MAX_REFUSED) {
+  bool refused = !take_place(&listener->connections, listener->max_connections);
+  if (refused && !take_place(&listener->refused, MAX_REFUSED)) {
     close(fd);
     return;
   }
