@@ -264,6 +264,13 @@ void object_release(struct object *object) {
   tier_release(tier);
 }
 
+bool object_is_doomed(struct object *object) {
+  pthread_mutex_lock(&object->tier->lock);
+  bool doomed = slot_of(object)->doomed || slot_of(object)->gone;
+  pthread_mutex_unlock(&object->tier->lock);
+  return doomed;
+}
+
 bool object_path(struct object *object, char *path, size_t size) {
   mc_storage *storage = object->tier->storage;
   return storage->ops->object_path && storage->ops->object_path(storage, &object->digest, path, size);
