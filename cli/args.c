@@ -7,6 +7,9 @@
 
 #include "cli.h"
 
+#define HELP_WIDTH  80
+#define HELP_COLUMN 32
+
 #define ROW(flag, member, type, fallback, unit, help)                                                                  \
   [flag] = {#member, NULL, type, offsetof(struct command_line, member), fallback, NULL, 0, 0, unit, help}
 
@@ -77,11 +80,12 @@ bool resembles(const char *typed, size_t distance) {
 }
 
 static bool unknown_flag(const char *flag, size_t size) {
-  const mc_option_row *tables[] = {own_rows, mc_option_rows()}, *best = NULL;
+  static const mc_option_row others[] = {{.name = "help"}, {.name = "version"}, {0}};
+  const mc_option_row *tables[] = {own_rows, mc_option_rows(), others}, *best = NULL;
   size_t least = SIZE_MAX;
   char typed[64], shown[64];
   snprintf(typed, sizeof(typed), "%.*s", (int)size, flag);
-  for (size_t t = 0; t < 2; t++) {
+  for (size_t t = 0; t < 3; t++) {
     for (const mc_option_row *row = tables[t]; row->name; row++) {
       size_t away = distance(typed, row->name);
       if (away < least) best = row;
@@ -102,10 +106,13 @@ static bool unknown_flag(const char *flag, size_t size) {
 
 /* ---- reading ---- */
 
-static bool apply(const mc_option_row *row, void *target, const char *value, const char *where) {
+/* `name`: what the user wrote. */
+static bool apply(const mc_option_row *row, void *target, const char *value, const char *name) {
   mc_error error = MC_ERROR_INIT;
   if (mc_option_parse(row, target, value, &error) == MC_OK) return true;
-  usage("%s%s%s", where, *where ? ": " : "", error.message);
+  const char *what = error.message; /* it begins with the row's own name */
+  if (strncmp(what, row->name, strlen(row->name)) == 0) what += strlen(row->name) + 2;
+  usage("%s: %s", name, what);
   return false;
 }
 
@@ -120,8 +127,11 @@ static bool read_environment(struct command_line *line) {
 /* One of our own or of the library's. `value` NULL: a flag by itself. */
 static bool set_flag(struct command_line *line, const mc_option_row *row, const char *value) {
   bool own = row >= own_rows && row < own_rows + FLAG_COUNT;
+  char name[64];
+  snprintf(name, sizeof(name), "--%s", row->name);
+  for (char *at = name; *at; at++) *at = *at == '_' ? '-' : *at;
   if (own) line->given |= 1u << (row - own_rows);
-  return apply(row, own ? (void *)line : (void *)&line->options, value, "");
+  return apply(row, own ? (void *)line : (void *)&line->options, value, name);
 }
 
 /* "--name", "--name=value", "--name value", "--no-name"; *used: how many words it took. */
@@ -229,18 +239,41 @@ static const char *placeholder(const mc_option_row *row, char *text, size_t size
   return text;
 }
 
-static void print_row(const mc_option_row *row, char letter) {
-  char flag[80], text[32], short_form[8] = "    ";
-  bool plain = row->type == MC_OPTION_BOOL;
-  const char *value = placeholder(row, text, sizeof(text));
-  bool can_be_off = plain && strcmp(row->fallback, "true") == 0;
-  if (letter) snprintf(short_form, sizeof(short_form), "-%c, ", letter);
-  int length = snprintf(flag, sizeof(flag), "%s%s", can_be_off ? "[no-]" : "", row->name);
-  for (char *at = flag; *at; at++) *at = *at == '_' ? '-' : *at;
-  snprintf(flag + length, sizeof(flag) - (size_t)length, "%s%s", *value ? " " : "", value);
-  printf("  %s--%-27s %s", short_form, flag, row->help);
-  if (*row->fallback && (!plain || can_be_off)) printf(" [%s]", row->fallback);
+void print_wrapped(const char *left, const char *text) {
+  int column = printf("%s", left);
+  for (const char *at = left; *at; at++) column -= ((unsigned char)*at & 0xc0) == 0x80; /* columns are not bytes */
+  if (column >= HELP_COLUMN) {
+    putchar('\n');
+    column = 0;
+  }
+  printf("%*s", HELP_COLUMN - column, "");
+  column = HELP_COLUMN;
+  while (*text) {
+    int word = (int)strcspn(text, " ");
+    bool first = column == HELP_COLUMN;
+    if (!first && column + 1 + word > HELP_WIDTH) {
+      printf("\n%*s", HELP_COLUMN, "");
+      column = HELP_COLUMN;
+      first = true;
+    }
+    column += printf("%s%.*s", first ? "" : " ", word, text);
+    text += word + (text[word] == ' ');
+  }
   putchar('\n');
+}
+
+static void print_row(const mc_option_row *row, char letter) {
+  char left[160], name[64], text[400], value_text[32], short_form[8] = "    ";
+  bool plain = row->type == MC_OPTION_BOOL, can_be_off = plain && strcmp(row->fallback, "true") == 0;
+  const char *value = placeholder(row, value_text, sizeof(value_text));
+  const char *fallback = can_be_off ? "on" : plain ? "" : row->fallback;
+  if (letter) snprintf(short_form, sizeof(short_form), "-%c, ", letter);
+  snprintf(name, sizeof(name), "%s", row->name);
+  for (char *at = name; *at; at++) *at = *at == '_' ? '-' : *at;
+  snprintf(left, sizeof(left), "  %s--%s%s%s%s ", short_form, can_be_off ? "[no-]" : "", name, *value ? " " : "",
+           value);
+  snprintf(text, sizeof(text), "%s%s%s%s", row->help, *fallback ? " [" : "", fallback, *fallback ? "]" : "");
+  print_wrapped(left, text);
 }
 
 void print_flags(uint32_t mask) {

@@ -56,6 +56,8 @@ const char *flag_name(enum flag flag);
 /* The flags in `mask` with their help; and the library's options. */
 void print_flags(uint32_t mask);
 void print_library_options(void);
+/* A row of two columns, the second one of as many lines as it takes in a terminal of 80 columns. */
+void print_wrapped(const char *left, const char *text);
 /* How many letters to change, add or drop to make one of the other. */
 size_t distance(const char *a, const char *b);
 /* Whether two words at that distance may be the same one, mistyped. */

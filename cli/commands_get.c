@@ -89,6 +89,26 @@ static bool is_folder(const char *path) {
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Whether a file can be put there, asked before anything is downloaded for it. Returns an exit code. */
+static int check_place(const struct command_line *line, const char *path) {
+  char *folder = strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
+  if (slash) slash[slash == folder] = 0;
+  const char *where = slash ? folder : ".";
+  struct stat st;
+  int error = !folder                      ? ENOMEM
+              : stat(where, &st)           ? errno
+              : !S_ISDIR(st.st_mode)       ? ENOTDIR
+              : access(where, W_OK | X_OK) ? errno
+                                           : 0;
+  if (error == ENOENT) {
+    say("%s: there is no folder %s for %s", line->command, where, path);
+  } else if (error) {
+    say("%s: can't write into %s: %s", line->command, where, strerror(error));
+  }
+  free(folder);
+  return !error ? EXIT_DONE : error == EACCES || error == EPERM || error == EROFS ? EXIT_DENIED : EXIT_FAILED;
+}
+
 /* One place for each URL, malloced; all NULL where nothing is to be put anywhere. Returns an exit code. */
 static int find_places(char **places, const struct command_line *line) {
   const char *output = line->output;
@@ -96,7 +116,7 @@ static int find_places(char **places, const struct command_line *line) {
   size_t length = strlen(output);
   if (line->word_count == 1 && output[length - 1] != '/' && !is_folder(output)) {
     places[0] = strdup(output);
-    return EXIT_DONE;
+    return check_place(line, output);
   }
   int error = make_folder(output);
   if (error) {
@@ -252,8 +272,8 @@ int command_tree(mc_cache *cache, const struct command_line *line) {
     print_json(json_pack("{so so sI sI sb}", "url", json_text(url), "path", json_text(result.path), "files",
                          (json_int_t)result.files, "bytes", (json_int_t)result.bytes, "changed", result.changed));
   } else if (!line->quiet) {
-    printf("%s: %" PRIu64 " files, %s%s\n", result.path, result.files, human_size(size, result.bytes),
-           result.changed ? "" : ", as before");
+    printf("%s: %" PRIu64 " file%s, %s%s\n", result.path, result.files, result.files == 1 ? "" : "s",
+           human_size(size, result.bytes), result.changed ? "" : ", as before");
   }
   return EXIT_DONE;
 }

@@ -40,30 +40,37 @@ static const struct command {
 
 /* ---- help ---- */
 
+static void print_exit_codes(void) {
+  printf("\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied,\n"
+         "5 unavailable or timed out (try again), 6 no space, 7 corrupt, 130 interrupted\n"
+         "(what has arrived is kept, the next get goes on from there). Of several URLs\n"
+         "that failed, the first one's code.\n");
+}
+
 static int print_help(void) {
-  printf("modelcache: model files from a cache service, or through a cache in this process\n\n");
+  printf("modelcache: model files from a cache service, or through a cache in this process\n\n"
+         "Usage: modelcache COMMAND [OPTION]...\n\n");
   for (size_t i = 0; i < COMMAND_COUNT; i++) {
     char left[64];
-    snprintf(left, sizeof(left), "%s %s", commands[i].name, commands[i].arguments);
-    int wide = 0; /* columns are not bytes */
-    for (const char *at = left; *at; at++) wide += ((unsigned char)*at & 0xc0) == 0x80;
-    printf("  modelcache %-*s %s\n", 20 + wide, left, commands[i].help);
+    snprintf(left, sizeof(left), "  %s %s ", commands[i].name, commands[i].arguments);
+    print_wrapped(left, commands[i].help);
   }
-  printf("  modelcache %-20s %s\n", "help [COMMAND]", "this, or one command's options");
-  printf("  modelcache %-20s %s\n\nOptions:\n", "version", "which version this is");
+  print_wrapped("  help [COMMAND]", "this, or one command's options");
+  print_wrapped("  version", "which version this is");
+  printf("\nOptions:\n");
   print_flags(BIT(FLAG_COUNT) - 1);
-  printf("\nOptions of the cache, each also as an environment variable (--storage-ttl is MODELCACHE_STORAGE_TTL):\n");
+  printf("\nOptions of the cache, each also an environment variable: --storage-ttl is\n"
+         "MODELCACHE_STORAGE_TTL.\n");
   print_library_options();
-  printf("\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied, 5 unavailable or timed out (try\n"
-         "again), 6 no space, 7 corrupt, 130 interrupted (what has arrived is kept, the next get goes on from there).\n"
-         "Of several URLs that failed, the first one's code.\n");
+  print_exit_codes();
   return EXIT_DONE;
 }
 
 static int print_command_help(const struct command *command) {
-  printf("modelcache %s%s%s\n\n%s\n\nOptions, beside those of the cache ('modelcache help'):\n", command->name,
+  printf("Usage: modelcache %s%s%s\n\n%s\n\nOptions, beside those of the cache ('modelcache help'):\n", command->name,
          *command->arguments ? " " : "", command->arguments, command->help);
   print_flags(command->flags);
+  print_exit_codes();
   return EXIT_DONE;
 }
 

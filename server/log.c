@@ -14,19 +14,36 @@ void log_begin(int format, mc_log_level level) {
   log_level = level;
 }
 
-/* The text as the inside of a JSON string; what does not fit is cut. */
-static void escape(char *to, size_t size, const char *from) {
+/* How many bytes at `text` are one character of UTF-8; 0: they are none. */
+static size_t character(const unsigned char *text) {
+  size_t length = *text < 0x80 ? 1 : *text >= 0xf0 ? 4 : *text >= 0xe0 ? 3 : 2;
+  if (*text >= 0x80 && (*text < 0xc2 || *text > 0xf4)) return 0;
+  for (size_t i = 1; i < length; i++) {
+    if ((text[i] & 0xc0) != 0x80) return 0;
+  }
+  bool odd = (*text == 0xe0 && text[1] < 0xa0) || (*text == 0xf0 && text[1] < 0x90) ||
+             (*text == 0xed && text[1] > 0x9f) || (*text == 0xf4 && text[1] > 0x8f);
+  return odd ? 0 : length;
+}
+
+/* The text without control characters and without what is no UTF-8, for JSON also as the inside of a string; what does
+ * not fit is cut. */
+static void escape(char *to, size_t size, const char *from, bool json) {
   size_t used = 0;
-  for (; *from && used + 7 < size; from++) {
+  while (*from && used + 8 < size) {
     unsigned char c = (unsigned char)*from;
-    if (c == '"' || c == '\\') {
-      to[used++] = '\\';
-      to[used++] = (char)c;
-    } else if (c < 0x20 || c == 0x7f) {
-      used += (size_t)snprintf(to + used, size - used, "\\u%04x", c);
+    size_t length = character((const unsigned char *)from);
+    bool control = c < 0x20 || c == 0x7f || (length == 2 && c == 0xc2 && (unsigned char)from[1] < 0xa0);
+    if (control) {
+      used += (size_t)snprintf(to + used, size - used, "\\u%04x", length == 2 ? (unsigned char)from[1] : c);
+    } else if (length == 0) {
+      used += (size_t)snprintf(to + used, size - used, "\xef\xbf\xbd");
     } else {
-      to[used++] = (char)c;
+      if (json && (c == '"' || c == '\\')) to[used++] = '\\';
+      memcpy(to + used, from, length);
+      used += length;
     }
+    from += length ? length : 1;
   }
   to[used] = 0;
 }
@@ -41,12 +58,12 @@ void log_write(void *user, mc_log_level level, const char *origin, const char *m
   clock_gettime(CLOCK_REALTIME, &now);
   gmtime_r(&now.tv_sec, &tm);
   strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+  escape(text, sizeof(text), message, log_format == LOG_JSON);
   if (log_format == LOG_JSON) {
-    escape(text, sizeof(text), message);
     snprintf(line, sizeof(line), "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"origin\":\"%s\",\"message\":\"%s\"}\n",
              when, now.tv_nsec / 1000000, levels[level], origin, text);
   } else {
-    snprintf(line, sizeof(line), "%s.%03ldZ %s %s: %s\n", when, now.tv_nsec / 1000000, levels[level], origin, message);
+    snprintf(line, sizeof(line), "%s.%03ldZ %s %s: %s\n", when, now.tv_nsec / 1000000, levels[level], origin, text);
   }
   ssize_t ignored = write(STDERR_FILENO, line, strlen(line)); /* one write: lines of threads do not mix */
   (void)ignored;

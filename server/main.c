@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server.h"
@@ -19,7 +20,7 @@ struct parts {
 
 static int fail(const mc_error *error) {
   log_say(MC_LOG_ERROR, "%s", error->message);
-  return 1;
+  return error->status == MC_INVALID_ARGUMENT ? 2 : 1;
 }
 
 /* Tell systemd, where it is the one who started us. */
@@ -83,7 +84,7 @@ static int start(struct parts *parts, struct server_options *options) {
   }
   bound(control, options->control, control_port(parts->control));
   if (options->web && strcmp(options->web, "none") != 0) {
-    if (web_start(&parts->web, parts->cache, parts->data, options->web, &error)) return fail(&error);
+    if (web_start(&parts->web, parts->cache, parts->data, parts->control, options->web, &error)) return fail(&error);
     bound(web, options->web, web_port(parts->web));
   }
   const char *data = mc_server_endpoint(parts->data) + strlen("tcp://");
@@ -91,15 +92,26 @@ static int start(struct parts *parts, struct server_options *options) {
     log_say(MC_LOG_ERROR, "can't write the ports file %s", options->ports_file);
     return 1;
   }
-  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s", control, data, web,
-          options->cache.storage ? options->cache.storage : "(the user's cache folder)");
+  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s", control, data, web, options->cache.storage);
   return 0;
 }
 
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* One deadline for all parts. What is stored survives an end at any moment, so nobody is waited for beyond it. */
 static void stop(struct parts *parts, int64_t drain_ms) {
+  int64_t deadline = now_ms() + drain_ms;
   web_drain(parts->web);
-  if (parts->control) control_stop(parts->control, drain_ms);
-  mc_server_close(parts->data, drain_ms);
+  if (parts->control && !control_stop(parts->control, drain_ms)) {
+    log_say(MC_LOG_WARN, "a call to an origin does not end; stopped without it");
+    _exit(0);
+  }
+  int64_t left = deadline - now_ms();
+  mc_server_close(parts->data, left > 0 ? left : 0);
   web_stop(parts->web);
   mc_close(parts->cache);
 }
@@ -108,22 +120,25 @@ int main(int argc, char **argv) {
   struct server_options options;
   struct parts parts = {0};
   sigset_t signals;
-  int signal, code = config_load(&options, argc, argv);
+  int which, code = config_load(&options, argc, argv);
   if (code >= 0) return code;
+  control_prepare();
   log_begin(options.log_format, (mc_log_level)options.log_level);
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
+  signal(SIGPIPE, SIG_IGN);                   /* a connection, or a log, that breaks is no reason to end */
   pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread is there, so that none of them takes these */
   code = start(&parts, &options);
   if (code == 0) {
     notify("READY=1");
-    sigwait(&signals, &signal);
+    sigwait(&signals, &which);
     notify("STOPPING=1");
     log_say(MC_LOG_INFO, "stopping: what is under way may take %lld s", (long long)options.drain_ms / 1000);
     pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends it at once */
   }
   stop(&parts, options.drain_ms);
   if (code == 0) log_say(MC_LOG_INFO, "stopped");
+  config_free(&options);
   return code;
 }

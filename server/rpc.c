@@ -2,12 +2,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <utlist.h>
 
 #include "control.h"
 
-#define BATCH 256 /* entries in one ListResponse */
+#define BATCH         256   /* entries in one ListResponse */
+#define BATCHES_AHEAD 8     /* of one List that the client has not taken yet */
+#define SLOW_MS       30000 /* a client that takes no batch for so long is given up */
+#define MAX_WATCHES   10000
+/* How long an upstream may be waited for where the client sets no deadline. */
+#define STAT_MS (60 * 1000)
+#define LIST_MS (600 * 1000)
+/* Waiting clients are told of progress so often that all of them together take at most 10,000 messages a second. */
+#define NS_PER_WAITER 100000
 
 typedef Modelcache__V1__Entry EntryMessage;
 
@@ -56,6 +65,8 @@ struct fetch {
   bool follow, quiet, followed, cancelled;
   bool has_known;
   mc_digest known;
+  mc_phase told_phase;
+  int64_t told_at;
 };
 
 static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const mc_validators *validators) {
@@ -72,6 +83,18 @@ static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const
   call_send(call, &event.base);
 }
 
+/* Whether this client's turn has come: a change of phase is told at once, all else as often as the load allows. */
+static bool is_due(struct fetch *fetch, const mc_progress *news) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  int64_t now = time.tv_sec * 1000000000ll + time.tv_nsec;
+  int64_t pause = (int64_t)atomic_load(&call_service(fetch->call)->fetches) * NS_PER_WAITER;
+  if (fetch->told_at && news->phase == fetch->told_phase && now - fetch->told_at < pause) return false;
+  fetch->told_at = now;
+  fetch->told_phase = news->phase;
+  return true;
+}
+
 static void fetch_progress(void *user, const mc_progress *news) {
   static const uint8_t none[32];
   struct fetch *fetch = user;
@@ -84,7 +107,7 @@ static void fetch_progress(void *user, const mc_progress *news) {
     ticket.size = news->total;
     send_ticket(fetch->call, &ticket, &news->validators);
   }
-  if (fetch->quiet || !call_is_idle(fetch->call)) return; /* the next one says more */
+  if (fetch->quiet || !call_is_idle(fetch->call) || !is_due(fetch, news)) return; /* the next one says more */
   Modelcache__V1__Progress progress = MODELCACHE__V1__PROGRESS__INIT;
   Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
   progress.phase = (Modelcache__V1__Progress__Phase)news->phase;
@@ -135,6 +158,7 @@ static void fetch_cancel(void *state) {
 
 static void fetch_end(void *state) {
   struct fetch *fetch = state;
+  atomic_fetch_sub(&call_service(fetch->call)->fetches, 1);
   mc_request_release(fetch->request);
   pthread_mutex_destroy(&fetch->lock);
   free(fetch);
@@ -151,6 +175,7 @@ static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
   pthread_mutex_init(&fetch->lock, NULL);
   fetch->has_known = message->known_digest.len == sizeof(fetch->known);
   if (fetch->has_known) memcpy(&fetch->known, message->known_digest.data, sizeof(fetch->known));
+  atomic_fetch_add(&call_service(call)->fetches, 1);
   mc_get_options options = MC_GET_OPTIONS_INIT;
   options.flags = message->revalidate ? MC_GET_REVALIDATE : 0;
   options.timeout_ms = call_timeout_ms(call);
@@ -185,9 +210,18 @@ struct rpc_job {
 
 static void run_job(struct job *base) {
   struct rpc_job *job = (struct rpc_job *)base;
-  job->work(job->call, job->message);
+  if (call_is_gone(job->call)) {
+    refuse(job->call, MC_CANCELLED, "the call was cancelled");
+  } else {
+    job->work(job->call, job->message);
+  }
   protobuf_c_message_free_unpacked(job->message, NULL);
   free(job);
+}
+
+static int64_t timeout_or(struct call *call, int64_t most) {
+  int64_t timeout = call_timeout_ms(call);
+  return timeout ? timeout : most;
 }
 
 static void work_stat(struct call *call, const ProtobufCMessage *body) {
@@ -195,7 +229,7 @@ static void work_stat(struct call *call, const ProtobufCMessage *body) {
   mc_error error = MC_ERROR_INIT;
   mc_entry *entry;
   mc_status status = mc_stat(&entry, call_service(call)->cache, message->url, message->cached ? MC_GET_CACHED : 0,
-                             call_timeout_ms(call), &error);
+                             timeout_or(call, STAT_MS), &error);
   if (!status) {
     struct entry_message filled;
     Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
@@ -220,7 +254,7 @@ struct listing {
 
 static bool flush(struct listing *listing) {
   Modelcache__V1__ListResponse *response = &listing->response;
-  bool sent = call_send(listing->call, &response->base);
+  bool sent = call_wait(listing->call, BATCHES_AHEAD, SLOW_MS) && call_send(listing->call, &response->base);
   for (size_t i = 0; i < response->n_entries; i++) free(listing->entries[i].message.url);
   for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].path);
   response->n_entries = response->n_listed = 0;
@@ -282,7 +316,7 @@ static void work_list(struct call *call, const ProtobufCMessage *body) {
   modelcache__v1__list_response__init(&listing->response);
   listing->response.entries = listing->entry_list;
   listing->response.listed = listing->listed_list;
-  int64_t timeout = call_timeout_ms(call);
+  int64_t timeout = timeout_or(call, LIST_MS);
   mc_status status = message->origin ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
                                      : mc_list(cache, message->prefix, list_entry, listing, timeout, &error);
   flush(listing);
@@ -340,6 +374,7 @@ static bool watch_leave(struct service *service, struct watch *watch) {
   if (watch->ended) return false;
   watch->ended = true;
   DL_DELETE(service->watches, watch);
+  service->watch_count--;
   return true;
 }
 
@@ -358,23 +393,32 @@ static void watch_end(void *state) {
   free(watch);
 }
 
-static struct watch *watch_begin(struct call *call, const char *prefix) {
+static void watch_begin(struct call *call, const char *prefix) {
   struct service *service = call_service(call);
   struct watch *watch = calloc(1, sizeof(*watch));
   if (watch && prefix) watch->prefix = strdup(prefix);
   if (!watch || (prefix && !watch->prefix)) {
     free(watch);
     refuse(call, MC_NO_MEMORY, "no memory");
-    return NULL;
+    return;
   }
   watch->call = call;
   pthread_mutex_lock(&service->lock);
-  DL_APPEND(service->watches, watch);
+  bool draining = service->draining, full = service->watch_count >= MAX_WATCHES;
+  if (!draining && !full) {
+    DL_APPEND(service->watches, watch);
+    service->watch_count++;
+  }
   pthread_mutex_unlock(&service->lock);
+  if (draining || full) {
+    watch_end(watch);
+    refuse(call, draining ? MC_UNAVAILABLE : MC_RESOURCE_EXHAUSTED,
+           draining ? "the server is stopping" : "too many calls watch already");
+    return;
+  }
   call_hold(call);
   call_on(call, watch, watch_cancel, watch_end);
   call_release(call);
-  return watch;
 }
 
 static bool watches(const struct watch *watch, const char *url) {
@@ -390,13 +434,15 @@ static void tell_watches(void *user, const mc_entry *entry) {
   Modelcache__V1__WatchEvent event = MODELCACHE__V1__WATCH_EVENT__INIT;
   fill_entry(&filled, entry);
   event.entry = &filled.message;
+  grpc_slice bytes = call_pack(&event.base);
   struct watch *watch, *next, *slow = NULL;
   pthread_mutex_lock(&service->lock);
   DL_FOREACH_SAFE(service->watches, watch, next) {
-    if (!watches(watch, entry->url) || call_send(watch->call, &event.base)) continue;
+    if (!watches(watch, entry->url) || call_send_slice(watch->call, grpc_slice_ref(bytes))) continue;
     if (watch_leave(service, watch)) DL_APPEND(slow, watch);
   }
   pthread_mutex_unlock(&service->lock);
+  grpc_slice_unref(bytes);
   DL_FOREACH_SAFE(slow, watch, next) {
     DL_DELETE(slow, watch);
     refuse(watch->call, MC_RESOURCE_EXHAUSTED, "the client is too slow for the news; list again, then watch again");
@@ -407,9 +453,11 @@ static void handle_watch(struct call *call, const ProtobufCMessage *body) {
   watch_begin(call, ((const Modelcache__V1__WatchRequest *)body)->prefix);
 }
 
-/* HealthCheckResponse {status: SERVING (1) or NOT_SERVING (2)}: one field, two bytes. */
-static void send_health(struct call *call, bool serving) {
-  const char bytes[2] = {0x08, serving ? 1 : 2};
+enum health { SERVING = 1, NOT_SERVING, SERVICE_UNKNOWN };
+
+/* HealthCheckResponse {status}: one field, two bytes. */
+static void send_health(struct call *call, enum health health) {
+  const char bytes[2] = {0x08, (char)health};
   call_send_slice(call, grpc_slice_from_copied_buffer(bytes, sizeof(bytes)));
 }
 
@@ -422,15 +470,38 @@ static bool is_draining(struct service *service) {
 
 /* ---- the service ---- */
 
+static const char *stat_upstream(const ProtobufCMessage *body) {
+  const Modelcache__V1__StatRequest *message = (const Modelcache__V1__StatRequest *)body;
+  return message->cached ? NULL : message->url;
+}
+
+static const char *list_upstream(const ProtobufCMessage *body) {
+  const Modelcache__V1__ListRequest *message = (const Modelcache__V1__ListRequest *)body;
+  return message->origin ? message->prefix : NULL;
+}
+
+/* A number for the host in a URL (FNV-1a). */
+static uint64_t origin_of(const char *url) {
+  const char *host = strstr(url, "://");
+  uint64_t hash = 0xcbf29ce484222325;
+  host = host ? host + 3 : url;
+  for (size_t i = 0, length = strcspn(host, "/?#"); i < length; i++) {
+    hash = (hash ^ (unsigned char)(host[i] | 0x20)) * 0x100000001b3;
+  }
+  return hash;
+}
+
 static const struct method {
   const char *name;
   const ProtobufCMessageDescriptor *request;
   void (*handle)(struct call *call, const ProtobufCMessage *message); /* at once */
-  void (*work)(struct call *call, const ProtobufCMessage *message);   /* by a worker */
+  void (*work)(struct call *call, const ProtobufCMessage *message);   /* by a thread */
+  /* The URL of the upstream that the work may wait for; NULL, or none: it does not leave this machine. */
+  const char *(*upstream)(const ProtobufCMessage *message);
 } methods[] = {
     {"Fetch", &modelcache__v1__fetch_request__descriptor, handle_fetch, NULL},
-    {"Stat", &modelcache__v1__stat_request__descriptor, NULL, work_stat},
-    {"List", &modelcache__v1__list_request__descriptor, NULL, work_list},
+    {"Stat", &modelcache__v1__stat_request__descriptor, NULL, work_stat, stat_upstream},
+    {"List", &modelcache__v1__list_request__descriptor, NULL, work_list, list_upstream},
     {"Prefetch", &modelcache__v1__prefetch_request__descriptor, NULL, work_prefetch},
     {"Evict", &modelcache__v1__evict_request__descriptor, NULL, work_evict},
     {"Watch", &modelcache__v1__watch_request__descriptor, handle_watch, NULL},
@@ -439,28 +510,46 @@ static const struct method {
 
 static void start_job(struct call *call, const struct method *method, ProtobufCMessage *message) {
   struct rpc_job *job = malloc(sizeof(*job));
-  if (job) *job = (struct rpc_job){{run_job, NULL}, call, message, method->work};
+  const char *upstream = method->upstream ? method->upstream(message) : NULL;
+  struct job base = {.run = run_job, .lane = LANE_LOCAL};
+  if (method->work == work_list) base.lane = LANE_LISTS;
+  if (upstream) {
+    base.lane = LANE_UPSTREAM;
+    base.origin = origin_of(upstream);
+  }
+  if (job) *job = (struct rpc_job){base, call, message, method->work};
   if (job && call_run(call, &job->job)) return;
   free(job);
   protobuf_c_message_free_unpacked(message, NULL);
   refuse(call, MC_RESOURCE_EXHAUSTED, "too many calls wait for a thread; try again");
 }
 
-static bool handle_health(struct call *call, const char *method) {
+/* Whether a HealthCheckRequest {service: 1} asks for this server, or for the one service that it has. */
+static bool is_served(const uint8_t *data, size_t size) {
+  static const char name[] = "modelcache.v1.ModelCache";
+  if (size == 0 || (size == 2 && data[0] == 0x0a && data[1] == 0)) return true;
+  return size == sizeof(name) + 1 && data[0] == 0x0a && data[1] == sizeof(name) - 1 &&
+         memcmp(data + 2, name, sizeof(name) - 1) == 0;
+}
+
+static bool handle_health(struct call *call, const char *method, const void *data, size_t size) {
+  bool served = is_served(data, size);
   if (strcmp(method, "Check") == 0) {
-    send_health(call, !is_draining(call_service(call)));
-    call_finish(call, MC_OK, NULL);
+    if (served) send_health(call, is_draining(call_service(call)) ? NOT_SERVING : SERVING);
+    refuse(call, served ? MC_OK : MC_NOT_FOUND, served ? "" : "there is no such service here");
     return true;
   }
   if (strcmp(method, "Watch") != 0) return false;
-  send_health(call, !is_draining(call_service(call)));
+  send_health(call, !served ? SERVICE_UNKNOWN : is_draining(call_service(call)) ? NOT_SERVING : SERVING);
   watch_begin(call, NULL);
   return true;
 }
 
 bool service_handle(struct call *call, const char *path, const void *data, size_t size) {
   static const char ours[] = "/modelcache.v1.ModelCache/", health[] = "/grpc.health.v1.Health/";
-  if (strncmp(path, health, sizeof(health) - 1) == 0) return handle_health(call, path + sizeof(health) - 1);
+  if (strncmp(path, health, sizeof(health) - 1) == 0) {
+    return handle_health(call, path + sizeof(health) - 1, data, size);
+  }
   if (strncmp(path, ours, sizeof(ours) - 1) != 0) return false;
   for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
     const struct method *method = &methods[i];
@@ -497,7 +586,7 @@ void service_drain(struct service *service) {
   pthread_mutex_unlock(&service->lock);
   DL_FOREACH_SAFE(all, watch, next) {
     DL_DELETE(all, watch);
-    if (!watch->prefix) send_health(watch->call, false);
+    if (!watch->prefix) send_health(watch->call, NOT_SERVING);
     refuse(watch->call, MC_UNAVAILABLE, "the server is stopping");
   }
 }

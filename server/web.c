@@ -1,9 +1,9 @@
 /* Health and metrics over HTTP. */
-#include <netdb.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <microhttpd.h>
 
@@ -15,7 +15,9 @@
 struct web {
   mc_cache *cache;
   mc_server *data;
+  const struct control *control;
   struct MHD_Daemon *daemon;
+  int port;
   atomic_bool draining;
 };
 
@@ -28,21 +30,35 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned code, 
   return result;
 }
 
+void web_stats(mc_stat_row rows[MAX_STATS], mc_cache *cache, const mc_server *data, const struct control *control) {
+  uint64_t calls = 0, errors = 0, open = 0;
+  if (control) control_stats(control, &calls, &errors, &open);
+  const mc_stat_row own[] = {
+      {"control_calls_total", "", "calls to the control plane", false, calls},
+      {"control_call_errors_total", "", "calls to the control plane that failed", false, errors},
+      {"control_calls_open", "", "calls to the control plane under way", true, open},
+      {"data_connections", "", "connections to the data plane", true, data ? mc_server_connections(data) : 0},
+      {0},
+  };
+  size_t count = sizeof(own) / sizeof(*own), used = mc_stats(cache, rows, MAX_STATS - count) - 1;
+  if (used > MAX_STATS - count - 1) used = MAX_STATS - count - 1;
+  memcpy(rows + used, own, sizeof(own));
+}
+
 static enum MHD_Result metrics(struct web *web, struct MHD_Connection *connection) {
-  mc_stat_row rows[128];
+  mc_stat_row rows[MAX_STATS];
   char *text = malloc(METRICS_MAX);
   if (!text) return answer(connection, 500, "no memory\n");
-  size_t used = 0;
-  mc_stats(web->cache, rows, sizeof(rows) / sizeof(*rows));
+  web_stats(rows, web->cache, web->data, web->control);
+  size_t used = (size_t)snprintf(text, METRICS_MAX,
+                                 "# HELP modelcache_build_info the version, in a label\n"
+                                 "# TYPE modelcache_build_info gauge\nmodelcache_build_info{version=\"%s\"} 1\n",
+                                 mc_version());
   for (mc_stat_row *row = rows; row->name && used < METRICS_MAX - 1024; row++) {
     used += (size_t)snprintf(
         text + used, METRICS_MAX - used, "# HELP modelcache_%s %s\n# TYPE modelcache_%s %s\nmodelcache_%s %llu\n",
         row->name, row->help, row->name, row->gauge ? "gauge" : "counter", row->name, (unsigned long long)row->value);
   }
-  snprintf(text + used, METRICS_MAX - used,
-           "# HELP modelcache_data_connections connections to the data plane\n"
-           "# TYPE modelcache_data_connections gauge\nmodelcache_data_connections %u\n",
-           mc_server_connections(web->data));
   enum MHD_Result result = answer(connection, 200, text);
   free(text);
   return result;
@@ -71,39 +87,33 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
   return answer(connection, 404, "there is /healthz, /readyz and /metrics\n");
 }
 
-mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const char *address, mc_error *err) {
-  char host[256];
-  const char *colon = strrchr(address, ':');
-  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-  if (!colon || (size_t)(colon - address) >= sizeof(host)) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, "web", "'%.100s' is not HOST:PORT", address);
-  }
-  bool brackets = *address == '[' && colon[-1] == ']';
-  snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
-  if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list)) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, "web", "'%.100s' is not an address of this host", address);
-  }
+mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const struct control *control,
+                    const char *address, mc_error *err) {
+  int fd, port;
+  mc_status status = listen_on(&fd, &port, "web", address, err);
+  if (status) return status;
   struct web *web = calloc(1, sizeof(*web));
   if (web) {
     web->cache = cache;
     web->data = data;
-    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | (list->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
-    web->daemon = MHD_start_daemon(flags, 0, NULL, NULL, handle, web, MHD_OPTION_SOCK_ADDR, list->ai_addr,
-                                   MHD_OPTION_CONNECTION_LIMIT, MAX_WEB_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, 15u,
-                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_END);
+    web->control = control;
+    web->port = port;
+    web->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, 0, NULL, NULL, handle, web,
+                                   MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, MAX_WEB_CONNECTIONS,
+                                   MHD_OPTION_CONNECTION_TIMEOUT, 15u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                   (size_t)32768, MHD_OPTION_END);
   }
-  freeaddrinfo(list);
   if (!web || !web->daemon) {
+    close(fd);
     free(web);
-    return mc_error_set(err, MC_UNAVAILABLE, "web", "can't listen on %s: is the port in use?", address);
+    return mc_error_set(err, MC_NO_MEMORY, "web", "no memory, or no thread, for the web pages");
   }
   *out = web;
   return MC_OK;
 }
 
 int web_port(const struct web *web) {
-  const union MHD_DaemonInfo *info = MHD_get_daemon_info(web->daemon, MHD_DAEMON_INFO_BIND_PORT);
-  return info ? info->port : 0;
+  return web->port;
 }
 
 void web_drain(struct web *web) {

@@ -126,7 +126,7 @@ typedef struct mc_tree_options {
   uint32_t flags; /* MC_GET_REVALIDATE, MC_GET_PIN */
   int64_t timeout_ms;
   mc_cancel *cancel;
-  /* Called as files complete, from the library's threads, one at a time. */
+  /* Called as files complete, from the calling thread. */
   void (*progress)(void *user, uint64_t files, uint64_t total_files, uint64_t bytes, uint64_t total_bytes);
   void *user;
 } mc_tree_options;

@@ -5,7 +5,6 @@
 #include <jansson.h>
 
 #include "base/buf.h"
-#include "base/io.h"
 #include "base/url.h"
 #include "engine/engine.h"
 
@@ -132,31 +131,12 @@ mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user,
 
 mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
                            void *user, int64_t timeout_ms, mc_error *err) {
-  mc_upstream *upstreams[MAX_UPSTREAMS];
-  size_t count;
-  char *normal;
+  char *folder;
   mc_call call = {deadline_in_ms(timeout_ms), NULL};
-  mc_status status = url_normalise(&normal, url, err);
+  mc_status status = url_of_folder(&folder, url, err);
   if (status) return status;
-  size_t length = strcspn(normal, "?");
-  if (normal[length - 1] != '/') { /* a folder, however it was written */
-    char *folder = format_str("%.*s/%s", (int)length, normal, normal + length);
-    free(normal);
-    normal = folder;
-    if (!normal) return mc_error_set(err, MC_NO_MEMORY, API, "no memory for a URL");
-  }
-  status = route(upstreams, &count, cache, normal, err);
-  for (size_t i = 0; i < count && !status; i++) {
-    if (upstreams[i]->ops->list) {
-      status =
-          upstreams[i]->ops->list(upstreams[i], normal, (size_t)cache->options.tree_files, visit, user, &call, err);
-    } else {
-      status = mc_error_set(err, MC_UNSUPPORTED, API, "%s can't list folders", upstreams[i]->ops->name);
-    }
-    if (!status) break;
-    if (i + 1 < count && route_goes_on(upstreams[i], status)) status = MC_OK;
-  }
-  free(normal);
+  status = route_list(cache, folder, visit, user, &call, err);
+  free(folder);
   return status;
 }
 

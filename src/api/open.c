@@ -69,7 +69,7 @@ static void count_evicted(void *user, uint64_t objects, uint64_t bytes) {
 }
 
 static mc_status add_tier(struct mc_cache *cache, const char *name, const char *location, uint64_t capacity,
-                          int64_t ttl_ms, mc_error *err) {
+                          int64_t ttl_ms, bool copies, mc_error *err) {
   const mc_storage_ops *ops = find_storage(cache->options.storage_backends, builtin_storages, name);
   if (!ops) return mc_error_set(err, MC_UNSUPPORTED, "open", "no storage backend is named '%s'", name);
   mc_status status = check_storage(ops, err);
@@ -85,6 +85,7 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
                              .high = cache->options.high_watermark,
                              .low = cache->options.low_watermark,
                              .ttl_ms = ttl_ms,
+                             .copies = copies,
                              .evicted = count_evicted,
                              .user = cache,
                              .logger = cache->logger};
@@ -100,18 +101,25 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
 /* "posix:/folder" or "/folder"; a custom backend by its name: "name:location". */
 static mc_status open_tiers(struct mc_cache *cache, mc_error *err) {
   const mc_options *options = &cache->options;
-  mc_status status = MC_OK;
-  if (options->memory_capacity) {
-    status = add_tier(cache, "memory", NULL, options->memory_capacity, options->memory_ttl_ms, err);
-  }
-  if (status || strcmp(options->storage, "none") == 0) return status;
-  const char *colon = options->storage[0] == '/' || options->storage[0] == '.' ? NULL : strchr(options->storage, ':');
+  const char *location = options->storage;
   char name[32] = "posix";
-  if (colon && (size_t)(colon - options->storage) < sizeof(name)) {
-    snprintf(name, sizeof(name), "%.*s", (int)(colon - options->storage), options->storage);
+  mc_status status = MC_OK;
+  bool keeps = strcmp(location, "none") != 0;
+  if (options->memory_capacity) {
+    status = add_tier(cache, "memory", NULL, options->memory_capacity, options->memory_ttl_ms, keeps, err);
   }
-  return add_tier(cache, name, colon ? colon + 1 : options->storage, options->storage_capacity, options->storage_ttl_ms,
-                  err);
+  if (status || !keeps) return status;
+  const char *colon = location[0] == '/' || location[0] == '.' ? NULL : strchr(location, ':');
+  if (colon) {
+    if ((size_t)(colon - location) >= sizeof(name)) {
+      return mc_error_set(err, MC_UNSUPPORTED, "open", "no storage backend has such a long name");
+    }
+    snprintf(name, sizeof(name), "%.*s", (int)(colon - location), location);
+    location = colon + 1;
+  }
+  status = add_tier(cache, name, location, options->storage_capacity, options->storage_ttl_ms, false, err);
+  if (!status && tier_storage(cache->home)->ops->object_path) cache->folder = location; /* its objects are files */
+  return status;
 }
 
 /* ---- upstreams, transports, coordination ---- */
@@ -224,11 +232,15 @@ static mc_status copy_options(struct mc_cache *cache, const mc_options *options,
   }
   if (copied && !cache->options.coordination) cache->options.coordination = "local";
   if (copied && !cache->options.schemes) cache->options.schemes = "";
+  for (const mc_option_row *row = mc_option_rows(); row->name; row++) { /* 0 where it makes no sense: the default */
+    bool counts = row->type == MC_OPTION_COUNT && row->least > 0;
+    if (counts && *(uint32_t *)((char *)&cache->options + row->offset) == 0) {
+      mc_option_parse(row, &cache->options, row->fallback, NULL);
+    }
+  }
   if (cache->options.low_watermark > cache->options.high_watermark) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, "open", "low_watermark must not be above high_watermark");
   }
-  if (!cache->options.flights) cache->options.flights = 1;
-  if (!cache->options.parallelism) cache->options.parallelism = 1;
   return copied ? MC_OK : mc_error_set(err, MC_NO_MEMORY, "open", "no memory for a cache");
 }
 

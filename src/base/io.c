@@ -158,7 +158,11 @@ int file_publish(int fd, char *temporary, const char *path) {
     snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
     temporary = format_str("%s.%08x", path, number);
     if (!temporary) return ENOMEM;
-    if (linkat(AT_FDCWD, from, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW)) error = errno;
+    if (linkat(AT_FDCWD, from, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW)) {
+      error = errno;
+      free(temporary); /* what has that name, if anything, is not ours */
+      return error;
+    }
   }
   if (!error && rename(temporary, path)) error = errno;
   if (error && temporary) unlink(temporary);
@@ -199,7 +203,8 @@ int remove_all(const char *path) {
 }
 
 int copy_fd(int from, int to, uint64_t size) {
-  if (ioctl(to, FICLONE, from) == 0) return 0;
+  struct stat st;
+  if (fstat(from, &st) == 0 && (uint64_t)st.st_size == size && ioctl(to, FICLONE, from) == 0) return 0;
   off_t in = 0, out = 0;
   while ((uint64_t)in < size) {
     uint64_t left = size - (uint64_t)in;

@@ -29,8 +29,8 @@ int file_publish(int fd, char *temporary, const char *path);
 void file_discard(char *temporary);
 /* Remove a file, or a folder and all below it, never following links. 0 or an errno; ENOENT counts as success. */
 int remove_all(const char *path);
-/* Copy all bytes of `from` to `to` (both at 0): reflink where the file system can, else copy_file_range, else read and
- * write. 0 or an errno. */
+/* Copy the first `size` bytes of `from` to `to`, which is empty: reflink where the file system can, else
+ * copy_file_range, else read and write. 0 or an errno. */
 int copy_fd(int from, int to, uint64_t size);
 
 /* asprintf that gives NULL on failure. */

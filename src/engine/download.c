@@ -19,7 +19,7 @@ mc_status download_new(struct download **out, struct mc_cache *cache, const mc_c
   if (!d) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a download");
   d->cache = cache;
   d->call = call;
-  d->fd = -1;
+  d->fd = d->view = -1;
   d->size = MC_SIZE_UNKNOWN;
   pthread_mutex_init(&d->lock, NULL);
   pthread_mutex_init(&d->journal_lock, NULL);
@@ -28,79 +28,12 @@ mc_status download_new(struct download **out, struct mc_cache *cache, const mc_c
   return MC_OK;
 }
 
-/* ---- followers ---- */
-
-/* With the lock held: take those who wait for `chunk` (any, if UINT32_MAX). */
-static struct follower *take_followers(struct download *d, uint32_t chunk) {
-  struct follower *taken = NULL, *follower, *next;
-  LL_FOREACH_SAFE(d->followers, follower, next) {
-    if (chunk != UINT32_MAX && follower->chunk != chunk) continue;
-    LL_DELETE(d->followers, follower);
-    LL_PREPEND(taken, follower);
-  }
-  if (taken) d->waking++;
-  return taken;
-}
-
-static void wake_followers(struct download *d, struct follower *taken) {
-  if (!taken) return;
-  struct follower *follower, *next;
-  LL_FOREACH_SAFE(taken, follower, next) {
-    follower->wake(follower->arg);
-    free(follower);
-  }
-  pthread_mutex_lock(&d->lock);
-  d->waking--;
-  pthread_cond_broadcast(&d->changed);
-  pthread_mutex_unlock(&d->lock);
-}
-
-mc_status download_ready(struct download *d, uint64_t offset, uint64_t *bytes, void (*wake)(void *arg), void *arg,
-                         mc_error *err) {
-  mc_status status = MC_OK;
-  uint64_t most = *bytes, end = offset;
-  *bytes = 0;
-  pthread_mutex_lock(&d->lock);
-  while (end - offset < most && end / MC_CHUNK_SIZE < d->count && d->states[end / MC_CHUNK_SIZE] == CHUNK_LANDED) {
-    end = (end / MC_CHUNK_SIZE + 1) * MC_CHUNK_SIZE;
-  }
-  if (d->size != MC_SIZE_UNKNOWN && end > d->size) end = d->size;
-  if (end > offset) {
-    *bytes = end - offset < most ? end - offset : most;
-  } else if (d->ended && !d->succeeded) {
-    status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the download has failed; ask again");
-  } else if (!d->ended) {
-    struct follower *follower = malloc(sizeof(*follower));
-    if (follower) {
-      *follower = (struct follower){(uint32_t)(offset / MC_CHUNK_SIZE), wake, arg, NULL};
-      LL_PREPEND(d->followers, follower);
-    } else {
-      status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to follow a download");
-    }
-  }
-  pthread_mutex_unlock(&d->lock);
-  return status;
-}
-
-void download_unwatch(struct download *d, void *arg) {
-  struct follower *follower, *next;
-  pthread_mutex_lock(&d->lock);
-  bool found = false;
-  LL_FOREACH_SAFE(d->followers, follower, next) {
-    if (follower->arg != arg) continue;
-    LL_DELETE(d->followers, follower);
-    free(follower);
-    found = true;
-  }
-  while (!found && d->waking) pthread_cond_wait(&d->changed, &d->lock);
-  pthread_mutex_unlock(&d->lock);
-}
-
 /* ---- chunks ---- */
 
 /* With the lock held: room for chunks up to `count`. */
 static bool grow(struct download *d, uint32_t count) {
   if (count <= d->capacity) return true;
+  if (count > UINT32_MAX / 16 + 1) return false;
   uint32_t capacity = d->capacity ? d->capacity : 16;
   while (capacity < count) capacity *= 2;
   mc_hash128 *hashes = realloc(d->hashes, capacity * sizeof(*hashes));
@@ -113,6 +46,10 @@ static bool grow(struct download *d, uint32_t count) {
   return true;
 }
 
+static mc_status no_table(mc_error *err) {
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+}
+
 static mc_status set_size(struct download *d, uint64_t size, mc_error *err) {
   uint32_t count = 0;
   if (size != MC_SIZE_UNKNOWN && !chunk_count(size, &count)) {
@@ -120,27 +57,31 @@ static mc_status set_size(struct download *d, uint64_t size, mc_error *err) {
                         (unsigned long long)size);
   }
   pthread_mutex_lock(&d->lock);
-  bool grown = grow(d, count + 1);
-  if (grown) {
-    d->size = size;
-    d->count = count;
-  }
+  d->size = size;
+  d->count = count;
   pthread_mutex_unlock(&d->lock);
-  return grown ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+  return MC_OK;
 }
 
-void download_reset(struct download *d) {
-  pthread_mutex_lock(&d->lock);
+/* With the lock held. */
+static void forget_chunks(struct download *d) {
   if (d->capacity) memset(d->states, CHUNK_MISSING, d->capacity);
-  d->landed = 0;
+  d->landed = d->first = 0;
   d->bytes = 0;
-  d->size = MC_SIZE_UNKNOWN;
-  d->count = 0;
-  pthread_mutex_unlock(&d->lock);
+  if (d->size == MC_SIZE_UNKNOWN) d->count = 0;
+}
+
+static void forget_digest(struct download *d) {
   sha256_free(d->sha);
   d->sha = NULL;
   d->hashed = 0;
-  memset(&d->validators, 0, sizeof(d->validators));
+}
+
+void download_restart(struct download *d) {
+  pthread_mutex_lock(&d->lock);
+  forget_chunks(d);
+  pthread_mutex_unlock(&d->lock);
+  forget_digest(d);
 }
 
 mc_status download_landed(struct download *d, uint32_t index, const mc_hash128 *hash, mc_error *err) {
@@ -158,12 +99,20 @@ mc_status download_landed(struct download *d, uint32_t index, const mc_hash128 *
     d->states[index] = CHUNK_LANDED;
     d->landed++;
     if (index >= d->count) d->count = index + 1;
-    taken = take_followers(d, index);
+    taken = followers_take(d, index);
     pthread_cond_broadcast(&d->changed);
   }
   pthread_mutex_unlock(&d->lock);
-  wake_followers(d, taken);
-  return grown ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+  followers_wake(d, taken);
+  return grown ? MC_OK : no_table(err);
+}
+
+/* The size is not known: what the tier sets aside grows with what arrives, so that its limit holds all the same. */
+static mc_status reserve_up_to(struct download *d, uint64_t end, mc_error *err) {
+  if (!d->stage || d->size != MC_SIZE_UNKNOWN || end <= d->reserved) return MC_OK;
+  mc_status status = tier_reserve(d->tier, end - d->reserved, err);
+  if (!status) d->reserved = end;
+  return status;
 }
 
 mc_status download_store(struct download *d, const void *data, size_t size, uint64_t offset, mc_error *err) {
@@ -175,6 +124,8 @@ mc_status download_store(struct download *d, const void *data, size_t size, uint
     if ((const uint8_t *)data != d->memory + offset) memcpy(d->memory + offset, data, size);
     return MC_OK;
   }
+  mc_status status = reserve_up_to(d, offset + size, err);
+  if (status) return status;
   int error = pwrite_all(d->fd, data, size, offset);
   return error ? mc_error_errno(err, error, ORIGIN, "can't write the download") : MC_OK;
 }
@@ -212,12 +163,16 @@ static mc_status resume_chunks(struct download *d, const mc_hash128 *hashes, con
     xxh128_final(hash, &got);
     if (status || !readable || !hash128_equal(&got, &hashes[i])) continue;
     pthread_mutex_lock(&d->lock);
-    d->hashes[i] = got;
-    d->states[i] = CHUNK_LANDED;
-    d->landed++;
-    d->bytes += chunk_length(d->size, i);
+    bool grown = grow(d, i + 1);
+    if (grown) {
+      d->hashes[i] = got;
+      d->states[i] = CHUNK_LANDED;
+      d->landed++;
+      d->bytes += chunk_length(d->size, i);
+    }
     pthread_mutex_unlock(&d->lock);
-    stat_add(d->cache, STAT_RESUMED_BYTES, chunk_length(d->size, i));
+    if (!grown) status = no_table(err);
+    if (grown) stat_add(d->cache, STAT_RESUMED_BYTES, chunk_length(d->size, i));
   }
   xxh128_free(hash);
   free(block);
@@ -229,25 +184,50 @@ static void take_stage(struct download *d, mc_stage *stage) {
   d->fd = stage->fd;
   d->memory = stage->memory;
   d->memory_size = stage->memory ? stage->size : 0;
+  pthread_mutex_lock(&d->lock);
+  int before = d->view;
+  d->view = fcntl(stage->fd, F_DUPFD_CLOEXEC, 0); /* without one nobody follows */
+  pthread_mutex_unlock(&d->lock);
+  if (before >= 0) close(before);
 }
 
 static void drop_stage(struct download *d, bool keep) {
   if (!d->stage) return;
   d->stage->storage->ops->stage_close(d->stage, keep);
   d->stage = NULL;
+  d->resumed = false;
   d->fd = -1;
   d->memory = NULL;
+}
+
+void download_reset(struct download *d) {
+  pthread_mutex_lock(&d->lock);
+  d->size = MC_SIZE_UNKNOWN;
+  forget_chunks(d);
+  d->version++;
+  struct follower *taken = followers_take(d, UINT32_MAX);
+  pthread_mutex_unlock(&d->lock);
+  followers_wake(d, taken);
+  forget_digest(d);
+  memset(&d->validators, 0, sizeof(d->validators));
+  drop_stage(d, false);
 }
 
 void download_adopt(struct download *d, mc_stage *stage, const mc_entry *entry, const mc_chunk_table *table) {
   take_stage(d, stage);
   d->tier = d->cache->home;
   d->validators = entry->validators;
-  if (set_size(d, table->size, NULL) || resume_chunks(d, table->hashes, NULL, NULL)) download_reset(d);
-  if (d->size != MC_SIZE_UNKNOWN && tier_reserve(d->tier, d->size, NULL) == MC_OK) d->reserved = d->size;
-  journal_begin(stage, table->size, &entry->validators, NULL);
-  for (uint32_t i = 0; i < d->count; i++) {
-    if (d->states[i] == CHUNK_LANDED) journal_chunk(stage, i, &d->hashes[i], NULL);
+  mc_status status = set_size(d, table->size, NULL);
+  if (!status) status = resume_chunks(d, table->hashes, NULL, NULL);
+  if (!status) status = journal_begin(stage, table->size, &entry->validators, NULL);
+  for (uint32_t i = 0; i < d->count && !status; i++) {
+    if (download_state(d, i) == CHUNK_LANDED) status = journal_chunk(stage, i, &d->hashes[i], NULL);
+  }
+  if (!status) status = tier_reserve(d->tier, d->size, NULL);
+  if (status) {
+    download_reset(d);
+  } else {
+    d->reserved = d->size;
   }
 }
 
@@ -265,6 +245,7 @@ static mc_status resume_stage(struct download *d, const char *key, const mc_info
       continue;
     }
     take_stage(d, stage);
+    d->resumed = true;
     mc_status status = set_size(d, info->size, err);
     if (!status) status = resume_chunks(d, journal.hashes, journal.landed, err);
     journal_free(&journal);
@@ -277,10 +258,8 @@ mc_status download_begin(struct download *d, const char *key, const mc_info *inf
   if (d->size != MC_SIZE_UNKNOWN &&
       !(info->ranges && validators_same(&d->validators, d->size, &info->validators, info->size))) {
     download_reset(d);
-    drop_stage(d, false);
   } else if (d->size == MC_SIZE_UNKNOWN && d->count) {
     download_reset(d); /* a stream of unknown size begins at its beginning */
-    drop_stage(d, false);
   }
   mc_status status = MC_OK;
   if (d->tier && d->tier == d->cache->home && !d->stage) {
@@ -311,29 +290,37 @@ mc_status download_begin(struct download *d, const char *key, const mc_info *inf
 
 /* ---- lanes ---- */
 
-/* Take the next missing chunks, fewer at a time towards the end so that all lanes end together. */
+/* Take the next missing chunks, fewer at a time towards the end so that all lanes end together. false: there is none,
+ * or no more are to be taken. */
 static bool take_part(struct download *d, uint32_t *first, uint32_t *count, bool whole) {
   pthread_mutex_lock(&d->lock);
-  uint32_t at = 0, most = MAX_PART, missing = d->count - d->landed;
-  while (at < d->count && d->states[at] != CHUNK_MISSING) at++;
+  uint32_t most = MAX_PART, missing = d->count - d->landed;
   uint32_t share = missing / (2 * (d->lanes ? d->lanes : 1));
+  while (d->first < d->count && download_state(d, d->first) != CHUNK_MISSING) d->first++;
+  uint32_t at = d->first;
   if (most > share) most = share ? share : 1;
-  if (whole) most = UINT32_MAX;
   *first = at;
   *count = 0;
-  while (!d->failed && *count < most && at < d->count && d->states[at] == CHUNK_MISSING) {
-    d->states[at++] = CHUNK_TAKEN;
+  if (whole && !d->failed) { /* by one lane, from the beginning: nobody else takes any */
+    *count = d->count - at;
+    at = d->count;
+  }
+  while (!whole && !d->failed && *count < most && at < d->count && download_state(d, at) == CHUNK_MISSING) {
+    if (grow(d, at + 1)) d->states[at] = CHUNK_TAKEN; /* else it fails when it lands */
+    at++;
     ++*count;
   }
+  d->first = at;
   pthread_mutex_unlock(&d->lock);
   return *count > 0;
 }
 
 static void give_part_back(struct download *d, uint32_t first, uint32_t count) {
   pthread_mutex_lock(&d->lock);
-  for (uint32_t i = first; i < first + count; i++) {
+  for (uint32_t i = first; i < first + count && i < d->capacity; i++) {
     if (d->states[i] == CHUNK_TAKEN) d->states[i] = CHUNK_MISSING;
   }
+  if (first < d->first) d->first = first;
   pthread_mutex_unlock(&d->lock);
 }
 
@@ -422,6 +409,13 @@ static void begin_writing(struct download *d, uint32_t index, uint64_t size) {
   sync_file_range(d->fd, (off_t)(index * MC_CHUNK_SIZE), (off_t)chunk_length(size, index), SYNC_FILE_RANGE_WRITE);
 }
 
+/* With the lock held: the lanes need not go on. */
+static void fail(struct download *d, mc_status status, const mc_error *error) {
+  if (!status || d->failed) return;
+  d->failed = status;
+  if (error) d->error = *error;
+}
+
 /* Hash chunks as they land, until the lanes have ended. */
 static mc_status follow(struct download *d, mc_error *err) {
   mc_status status = MC_OK;
@@ -430,7 +424,8 @@ static mc_status follow(struct download *d, mc_error *err) {
   if (!block || !d->sha) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to hash");
   pthread_mutex_lock(&d->lock);
   for (;;) {
-    bool next = !status && d->hashed < d->count && d->states[d->hashed] == CHUNK_LANDED;
+    fail(d, status, err);
+    bool next = !status && d->hashed < d->count && download_state(d, d->hashed) == CHUNK_LANDED;
     if (!next && !d->lanes) break;
     if (!next) {
       pthread_cond_wait(&d->changed, &d->lock);
@@ -499,7 +494,9 @@ uint32_t download_check(struct download *d, const mc_chunk_table *table) {
     d->landed--;
     bad++;
   }
+  if (bad) d->first = 0;
   pthread_mutex_unlock(&d->lock);
+  if (bad) forget_digest(d);
   if (bad) stat_add(d->cache, STAT_CORRUPT_CHUNKS, bad);
   return bad;
 }
@@ -513,10 +510,9 @@ mc_status download_digest(struct download *d, mc_digest *digest, const mc_info *
   if (status) return status;
   if (d->hashed != d->count) return mc_error_set(err, MC_IO, ORIGIN, "a download ended with chunks missing");
   sha256_final(d->sha, digest);
-  sha256_free(d->sha);
-  d->sha = NULL;
-  d->hashed = 0;
+  forget_digest(d);
   if (info->has_digest && !mc_digest_equal(digest, &info->digest)) {
+    download_reset(d); /* every chunk is as it arrived: to resume it would not mend it */
     return mc_error_set(err, MC_CORRUPT, ORIGIN, "the content does not match the SHA-256 that the upstream gave");
   }
   return MC_OK;
@@ -528,40 +524,36 @@ mc_chunk_table *download_table(struct download *d) {
   return table;
 }
 
-mc_status download_commit(struct download *d, const mc_digest *digest, mc_error *err) {
+mc_status download_commit(struct object **out, struct download *d, const mc_digest *digest, mc_error *err) {
   mc_chunk_table *table = download_table(d);
-  size_t size = table ? chunk_table_encoded_size(table) : 0;
-  void *meta = table ? malloc(size) : NULL;
-  mc_status status = MC_OK;
-  if (!meta) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
-  if (!status) chunk_table_encode(table, digest, meta);
-  if (!status) status = d->stage->storage->ops->stage_commit(d->stage, digest, meta, size, err);
-  if (!status) {
-    d->stage = NULL; /* followers have descriptors of their own */
+  if (!table) return no_table(err);
+  mc_status status = tier_commit(out, d->tier, &d->stage, table, digest, err);
+  if (!d->stage) {
     d->fd = -1;
     d->memory = NULL;
-    status = tier_add(d->tier, digest, d->size, err);
+    tier_unreserve(d->tier, d->reserved); /* it counts as an object now */
+    d->reserved = 0;
   }
-  free(meta);
   free(table);
   return status;
 }
 
 void download_close(struct download *d) {
-  if (d->stage) drop_stage(d, d->landed > 0 && d->size != MC_SIZE_UNKNOWN);
+  if (d->stage) drop_stage(d, (d->landed > 0 || d->resumed) && d->size != MC_SIZE_UNKNOWN);
   if (d->tier && d->reserved) tier_unreserve(d->tier, d->reserved);
   d->reserved = 0;
   pthread_mutex_lock(&d->lock);
   d->ended = true;
   d->succeeded = d->size != MC_SIZE_UNKNOWN && d->landed == d->count;
-  struct follower *taken = take_followers(d, UINT32_MAX);
+  struct follower *taken = followers_take(d, UINT32_MAX);
   pthread_mutex_unlock(&d->lock);
-  wake_followers(d, taken);
+  followers_wake(d, taken);
 }
 
 void download_free(struct download *d) {
   if (!d) return;
   sha256_free(d->sha);
+  if (d->view >= 0) close(d->view);
   free(d->hashes);
   free(d->states);
   pthread_mutex_destroy(&d->lock);

@@ -13,13 +13,7 @@
 
 enum chunk_state { CHUNK_MISSING, CHUNK_TAKEN, CHUNK_LANDED };
 
-/* Somebody who waits for a chunk. */
-struct follower {
-  uint32_t chunk;
-  void (*wake)(void *arg);
-  void *arg;
-  struct follower *next;
-};
+struct follower;
 
 struct download {
   struct mc_cache *cache;
@@ -27,6 +21,7 @@ struct download {
   struct tier *tier; /* of the stage, with `reserved` bytes set aside; NULL for a direct download */
   uint64_t reserved;
   mc_stage *stage;
+  bool resumed;    /* the stage was left by another download: kept, whatever happens before a byte is added */
   int fd;          /* the stage's, or the caller's file; -1: memory only */
   uint8_t *memory; /* where the bytes go; NULL: through fd */
   uint64_t memory_size;
@@ -37,11 +32,15 @@ struct download {
 
   pthread_mutex_t lock;
   pthread_cond_t changed;
-  uint64_t size; /* MC_SIZE_UNKNOWN until the end is reached */
-  uint32_t count, capacity;
+  int view;          /* the stage's bytes for followers: a descriptor of their own, valid as long as this; or -1 */
+  uint32_t version;  /* another one when what has landed was forgotten: those who followed it must go */
+  uint64_t size;     /* MC_SIZE_UNKNOWN until the end is reached */
+  uint32_t count;    /* chunks of the whole, as far as it's known */
+  uint32_t capacity; /* chunks that the two have room for: those beyond are missing. A size alone allocates nothing */
   mc_hash128 *hashes;
   uint8_t *states;
   uint32_t landed;
+  uint32_t first;         /* no chunk before it is missing */
   _Atomic uint64_t bytes; /* received, for progress; may be more than what stays */
   uint32_t lanes;         /* that run */
   uint32_t corrupt;       /* chunks that did not verify */
@@ -76,16 +75,35 @@ uint32_t download_check(struct download *download, const mc_chunk_table *table);
  * MC_CORRUPT if both are known and differ. */
 mc_status download_digest(struct download *download, mc_digest *digest, const mc_info *info, bool trusted,
                           mc_error *err);
-/* Make the stage an object. */
-mc_status download_commit(struct download *download, const mc_digest *digest, mc_error *err);
-/* Forget what has landed: the content is another. */
+/* Make the stage an object, and open it. */
+mc_status download_commit(struct object **out, struct download *download, const mc_digest *digest, mc_error *err);
+/* Forget what has landed, and its stage: the content is another, or not what it should be. Those who follow are told to
+ * ask again. */
 void download_reset(struct download *download);
+/* The same content once more from its beginning. */
+void download_restart(struct download *download);
 /* A copy of the chunk table. */
 mc_chunk_table *download_table(struct download *download);
 
+/* fetch.c: read all from an open source, facts that come late included, and tell the digest. Blocks. */
+mc_status download_fetch(struct download *download, mc_upstream *upstream, mc_source *source, mc_info *info,
+                         const mc_open_args *args, mc_digest *digest, mc_error *err);
+
+/* ---- followers.c ---- */
+
+/* A descriptor of the bytes under way, which the caller closes; -1: there is none (any more). */
+int download_view(struct download *download, uint32_t *version);
 /* How many bytes can be read at `offset`, at most *bytes; see mc_exporter.ready and unwatch. */
-mc_status download_ready(struct download *download, uint64_t offset, uint64_t *bytes, void (*wake)(void *arg),
-                         void *arg, mc_error *err);
+mc_status download_ready(struct download *download, uint32_t version, uint64_t offset, uint64_t *bytes,
+                         void (*wake)(void *arg), void *arg, mc_error *err);
 void download_unwatch(struct download *download, void *arg);
+/* With the lock held: take those who wait for `chunk` (any, if UINT32_MAX); and then, without it, wake them. */
+struct follower *followers_take(struct download *download, uint32_t chunk);
+void followers_wake(struct download *download, struct follower *taken);
+
+/* With the lock held. */
+static inline enum chunk_state download_state(const struct download *download, uint32_t index) {
+  return index < download->capacity ? (enum chunk_state)download->states[index] : CHUNK_MISSING;
+}
 
 #endif

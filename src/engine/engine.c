@@ -1,10 +1,9 @@
 /* Starting and stopping the engine, and its clock. */
-#include "engine/engine.h"
+#include "engine/promote.h"
 
 #include <stdlib.h>
 
 #define TICK_MS     250         /* how often waiters are told of progress */
-#define WATCH_MS    50          /* how often it looks at the cancellation of direct gets */
 #define IDLE_MS     1000        /* how often the clock looks when nobody waits */
 #define SWEEP_MS    (30 * 1000) /* how often tiers are swept */
 #define JOB_THREADS 8
@@ -12,25 +11,6 @@
 void engine_kick_clock(struct mc_cache *cache) {
   cache->clock_kicked = true;
   pthread_cond_signal(&cache->clock_wake);
-}
-
-/* Every flight that lives, each with a reference; with the lock held. */
-static struct flight **living_flights(struct mc_cache *cache, size_t *count) {
-  struct flight *flight, **list;
-  *count = 0;
-  DL_COUNT(cache->flight_list, flight, *count);
-  list = *count ? malloc(*count * sizeof(struct flight *)) : NULL;
-  size_t i = 0;
-  if (list) {
-    DL_FOREACH(cache->flight_list, flight) {
-      /* One whose last reference is being given up is on its way out of the list. */
-      unsigned references = atomic_load(&flight->references);
-      while (references && !atomic_compare_exchange_weak(&flight->references, &references, references + 1)) continue;
-      if (references) list[i++] = flight;
-    }
-  }
-  *count = i;
-  return list;
 }
 
 static void *clock_main(void *arg) {
@@ -41,10 +21,9 @@ static void *clock_main(void *arg) {
     size_t count;
     int64_t now = clock_ns();
     cache->clock_kicked = false;
-    struct flight **flights = living_flights(cache, &count);
-    int64_t wait_ms = requests_watch_direct(cache) ? WATCH_MS : count ? TICK_MS : IDLE_MS;
+    struct flight **flights = flights_living(cache, &count);
     pthread_mutex_unlock(&cache->lock);
-    int64_t next = now + wait_ms * NS_PER_MS;
+    int64_t next = now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS;
     for (size_t i = 0; i < count; i++) {
       next = deadline_earlier(next, requests_tick(cache, flights[i], now));
       flight_renew(flights[i], now);
@@ -70,6 +49,7 @@ static void *clock_main(void *arg) {
 mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   mc_status status = work_new(&cache->flight_pool, cache->options.flights, err);
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
+  if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
   if (status) return status;
   cache->clock_runs = true;
   int error = pthread_create(&cache->clock, NULL, clock_main, cache);
@@ -87,8 +67,8 @@ void engine_stop(struct mc_cache *cache) {
   DL_FOREACH(cache->flight_list, flight) {
     mc_cancel_trigger(flight->cancel);
   }
-  requests_watch_direct(cache);
   pthread_mutex_unlock(&cache->lock);
+  promoter_stop(cache->promoter);
   work_free(cache->flight_pool); /* flights end their waiters, with the clock's help */
   pthread_mutex_lock(&cache->lock);
   bool ran = cache->clock_runs;
@@ -97,4 +77,5 @@ void engine_stop(struct mc_cache *cache) {
   pthread_mutex_unlock(&cache->lock);
   if (ran) pthread_join(cache->clock, NULL);
   work_free(cache->job_pool); /* nothing submits to it any more */
+  promoter_free(cache->promoter);
 }

@@ -3,7 +3,8 @@
  * Locks, in the order in which they may be taken (a later one while an earlier one is held, never the other way round):
  *
  *   cache->lock     the flights, their waiters, every request's state
- *   flight->lock    one download: its chunks and its watchers
+ *   flight->lock    what one flight tells its waiters
+ *   download->lock  one download: its chunks and its followers
  *   tier->lock      one tier's index of objects
  *   work->lock      one pool's queue
  *
@@ -16,6 +17,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
@@ -52,7 +54,8 @@ struct mc_cache {
 
   struct tier *tiers[2]; /* fastest first; the last is where downloads go; none: nothing is kept */
   size_t tier_count;
-  struct tier *home; /* the last tier, or NULL */
+  struct tier *home;  /* the last tier, or NULL */
+  const char *folder; /* of the home tier, or NULL */
   mc_coordination *coordination;
   mc_upstream *upstreams[MAX_UPSTREAMS]; /* in the order in which they are asked */
   size_t upstream_count;
@@ -61,12 +64,13 @@ struct mc_cache {
   bool client; /* the first upstream is a cache */
 
   struct work *flight_pool, *job_pool;
+  struct promoter *promoter; /* NULL: there is one tier, or none */
 
   pthread_mutex_t lock;
-  struct flight *flights;     /* by key: those that can be joined */
-  struct flight *flight_list; /* all that live, also those that have ended but are still followed */
-  struct mc_request *direct;  /* direct gets that run */
-  uint32_t waiting;           /* requests that wait */
+  struct flight *flights;       /* by key: those that can be joined */
+  struct flight *flights_by_id; /* those that can be followed */
+  struct flight *flight_list;   /* all that live, also those that have ended but are still followed */
+  uint32_t waiting;             /* requests that wait */
   bool closing;
 
   pthread_t clock;
@@ -111,16 +115,18 @@ bool validators_same(const mc_validators *a, uint64_t a_size, const mc_validator
 /* ---- file.c: the handle that callers get ---- */
 
 /* Takes over the reference on `object`. NULL: no memory (then the reference is given back). */
-mc_file *file_of_object(struct object *object, const mc_entry *entry, bool cached);
+mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_entry *entry, bool cached);
 /* For direct gets: takes over `fd` (or -1), `table`. `memory`: the caller's buffer, or NULL. */
 mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, mc_chunk_table *table,
                              const char *path);
+/* NULL: it is of a direct get. */
+struct object *file_object(const mc_file *file);
 /* Open the entry's object in the fastest tier that has it, verified. MC_NOT_FOUND; MC_BUSY: it is there, but has to be
  * verified first, which `may_verify` did not allow; MC_CORRUPT: it is damaged (*damaged names the tier). */
 mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool may_verify, bool cached,
                     struct tier **damaged, mc_error *err);
 
-/* ---- flight.c, get.c ---- */
+/* ---- get.c: one call ---- */
 
 enum request_state { REQUEST_WAITING, REQUEST_DONE };
 
@@ -130,8 +136,7 @@ struct mc_request {
   struct mc_cache *cache;
   char *url;
   char key[KEY_SIZE];
-  mc_cancel *cancel; /* of a direct get: its own, as it has no flight */
-  char *path;        /* copy of options.path */
+  char *path; /* copy of options.path */
   mc_get_options options;
   int64_t deadline;
   mc_done done;
@@ -139,56 +144,70 @@ struct mc_request {
   /* under cache->lock: */
   enum request_state state;
   struct flight *flight;
+  bool direct;      /* the flight puts it where the caller wants it */
+  bool cancelled;   /* by mc_request_cancel */
+  bool told;        /* of progress, at least once */
+  uint64_t round;   /* the clock's, in which it was looked at last */
   bool in_callback; /* the clock is in options.progress */
   bool completed;   /* ended while it was: the clock calls `done` then */
   mc_status status;
   mc_file *file;
   mc_error error;
   struct work_job job;            /* what is done for it alone */
-  struct mc_request *prev, *next; /* the flight's waiters, or cache->direct */
+  struct mc_request *prev, *next; /* the flight's waiters */
 };
 
 /* End a request: calls `done` (with no lock held) and gives up the engine's reference. Takes over `file`. */
 void request_end(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error);
 /* The same for a file that is at hand: first puts it where the caller wants it, by a job where that can block. */
 void request_deliver(struct mc_request *request, mc_file *file);
-/* The same for a flight that failed: if only the room to keep it was missing, and the caller named a place for it, it
- * is got straight there. */
-void request_fail(struct mc_request *request, mc_status status, const mc_error *error);
+/* The same for a request whose flight has ended. If only the room to keep it was missing, and the caller named a place
+ * for it, it is got straight there. */
+void request_finish(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error);
 /* The clock's work for one flight: progress, deadlines, cancellation. Returns when it is due next. */
 int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now);
-/* The same for direct gets: pass on cancellation. With cache->lock held. true: it has to look again soon. */
-bool requests_watch_direct(struct mc_cache *cache);
+/* ---- flight.c ---- */
 
 /* One URL being looked up, revalidated, downloaded: by one thread for all who wait.
  *
  *   phase        who holds it                    ends by
  *   queued       flights table, pool's queue     a worker takes it, or the last waiter leaves
  *   running      flights table, worker           flight_end: leaves the table, waiters are told
- *   ended        followers that still read       the last reference */
+ *   ended        followers that still read       the last reference
+ *
+ * A direct one is in no table: it has one waiter, whose destination it writes to, and who can't leave before it ends.
+ */
 struct flight {
   atomic_uint references;
   struct mc_cache *cache;
   char *url;
   char key[KEY_SIZE];
-  uint8_t id[32];
   mc_cancel *cancel;
   mc_call call;
   /* under cache->lock: */
   bool joinable; /* in cache->flights */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
+  bool direct;   /* see above; does not change */
   bool revalidate, pin, unpin;
-  struct mc_request *waiters;
+  struct mc_request *request; /* of a direct one; with a reference */
+  struct mc_request *waiters; /* those that the clock has looked at in its round come last */
+  int64_t due;                /* when a waiter's deadline or cancellation is to be looked at */
+  uint64_t round;
+  mc_progress told; /* what waiters were told last, and when; the clock's */
+  int64_t told_at;
   struct flight *prev, *next; /* cache->flight_list */
-  UT_hash_handle hh;
+  UT_hash_handle hh, hh_id;
+  struct work_job job;
+  bool listed; /* in cache->flights_by_id; also under lock, as id */
+  uint8_t id[32];
   /* under lock: */
   pthread_mutex_t lock;
-  pthread_cond_t changed;
-  struct download *download; /* while its bytes can be followed */
+  struct download *download; /* freed with the flight */
   mc_phase phase;
   const char *reason;
   uint64_t upstream_bytes, upstream_total; /* of the peer's download that it waits for */
-  bool shown;                              /* a size is known and followers may come */
+  bool shown;                              /* it downloads; the next three are the download's */
+  uint32_t version;
   uint64_t size;
   mc_validators validators;
   uint64_t rate, rate_bytes;
@@ -200,20 +219,56 @@ struct flight {
 /* Join the flight of the request's URL, or start it. With a NULL request: a detached one. */
 mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, struct mc_request *request,
                       uint32_t flags, mc_error *err);
+/* Start a flight for this request alone, straight into its path or buffer. */
+mc_status flight_start_direct(struct mc_request *request, mc_error *err);
 void flight_release(struct flight *flight);
 struct flight *flight_acquire(struct flight *flight);
-/* Set what waiters are told; wakes the clock so that they are. */
+/* The flight whose bytes have this name, with a reference; NULL: there is none (any more). */
+struct flight *flight_find(struct mc_cache *cache, const uint8_t id[32]);
+/* Every flight that lives, each with a reference; with cache->lock held. free() the list. NULL: none, or no memory. */
+struct flight **flights_living(struct mc_cache *cache, size_t *count);
+
+static inline struct flight *flight_of_job(struct work_job *job) {
+  return (struct flight *)((char *)job - offsetof(struct flight, job));
+}
+
+/* For the flight's own thread. Set what waiters are told; wakes the clock so that they are. */
 void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason);
+/* For mc_open_args.progress. */
+void flight_peer_progress(void *user, const mc_upstream_progress *peer);
+void flight_set_download(struct flight *flight, struct download *download);
+/* Let the download under way be seen and, once its size is known, followed; and no more. */
+void flight_show(struct flight *flight);
+void flight_hide(struct flight *flight);
+/* The claim that the clock keeps alive; 0: none. */
+void flight_set_claim(struct flight *flight, uint64_t token);
+/* The result is known: nobody can join any more; everybody is told. Takes over `file`. */
+void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc_error *error);
+
 /* What a flight's waiters are told now. */
 void flight_progress(struct flight *flight, mc_progress *progress);
 /* Keep the flight's claim alive; called by the clock. */
 void flight_renew(struct flight *flight, int64_t now);
+
+/* ---- fly.c, direct.c: what flights do ---- */
+
+void fly_job(struct work_job *job);
+void direct_job(struct work_job *job);
+
+/* ---- route.c ---- */
+
 /* The upstreams for a URL, in order. At least one, or an error: an unknown or refused scheme. */
 mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_cache *cache, const char *url,
                 mc_error *err);
 /* Whether, after this error of `upstream`, the next one may be asked. */
 bool route_goes_on(const mc_upstream *upstream, mc_status status);
-/* Get a URL straight into the request's path or buffer, keeping nothing. Blocks; runs as a job. */
-mc_status flight_direct(mc_file **out, struct mc_request *request, mc_error *err);
+/* Ask them in turn, until one has given what is current now; the same one again if its content changed meanwhile. */
+mc_status route_ask(struct flight *flight, struct download *download,
+                    mc_status (*ask)(void *user, mc_upstream *upstream, mc_error *err), void *user, mc_error *err);
+/* The normal form of a folder's URL, however it was written: it ends in '/'. malloced. */
+mc_status url_of_folder(char **out, const char *url, mc_error *err);
+/* Report the files below a folder's URL, as mc_upstream_ops.list. */
+mc_status route_list(struct mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
+                     void *user, const mc_call *call, mc_error *err);
 
 #endif

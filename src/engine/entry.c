@@ -99,16 +99,18 @@ mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *
 mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err) {
   mc_status status = cache->coordination->ops->lookup(cache->coordination, key, out, err);
   mc_storage *storage = record_storage(cache);
-  if (status != MC_NOT_FOUND || !storage) return status;
+  /* Without coordination what is stored can be served all the same. */
+  bool unreachable = status && mc_status_is_retryable(status);
+  if ((status != MC_NOT_FOUND && !unreachable) || !storage) return status;
   void *data;
   size_t size;
-  status = storage->ops->record_get(storage, key, &data, &size, RECORD_MAX, err);
-  if (status) return status;
+  mc_status found = storage->ops->record_get(storage, key, &data, &size, RECORD_MAX, unreachable ? NULL : err);
+  if (found) return unreachable ? status : found;
   mc_entry *entry = record_decode(key, data, size);
   free(data);
   if (!entry) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the record of this URL can't be read");
-  cache->coordination->ops->publish(cache->coordination, key, 0, entry, NULL);
-  if (cache->home) tier_refer(cache->home, &entry->digest, 1, entry->pinned);
+  mc_status published = cache->coordination->ops->publish(cache->coordination, key, 0, entry, NULL);
+  if (!published) tier_refer(cache->home, &entry->digest, 1, entry->pinned); /* else it will be loaded again */
   *out = entry;
   return MC_OK;
 }

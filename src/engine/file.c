@@ -17,10 +17,13 @@ struct mc_file {
   uint64_t size;
   mc_digest digest;
   mc_validators validators;
-  char *path;
+  struct tier *home; /* of an object from a faster tier: where it may have a path; held, or NULL */
+  bool verify;       /* what is opened there */
   bool cached;
   pthread_mutex_t lock;
   void *map;
+  char *path;
+  struct object *at_path; /* the home tier's copy, open as long as its path is promised */
 };
 
 static mc_file *file_new(const mc_entry *entry) {
@@ -35,7 +38,7 @@ static mc_file *file_new(const mc_entry *entry) {
   return file;
 }
 
-mc_file *file_of_object(struct object *object, const mc_entry *entry, bool cached) {
+mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_entry *entry, bool cached) {
   char path[4096];
   mc_file *file = file_new(entry);
   if (!file) {
@@ -46,7 +49,15 @@ mc_file *file_of_object(struct object *object, const mc_entry *entry, bool cache
   file->size = object->size;
   file->cached = cached;
   if (object_path(object, path, sizeof(path))) file->path = strdup(path);
+  if (object->tier != cache->home) {
+    file->home = tier_acquire(cache->home);
+    file->verify = cache->options.verify == MC_VERIFY_STORED;
+  }
   return file;
+}
+
+struct object *file_object(const mc_file *file) {
+  return file->object;
 }
 
 mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, mc_chunk_table *table,
@@ -72,7 +83,7 @@ mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry
     struct object *object;
     status = tier_open(&object, cache->tiers[i], &entry->digest, verify, may_verify, err);
     if (status == MC_OK) {
-      *out = file_of_object(object, entry, cached);
+      *out = file_of_object(object, cache, entry, cached);
       return *out ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a file");
     }
     if (status == MC_CORRUPT) {
@@ -100,6 +111,8 @@ void mc_file_release(mc_file *file) {
   if (!file || atomic_fetch_sub_explicit(&file->references, 1, memory_order_acq_rel) != 1) return;
   if (file->map) munmap(file->map, (size_t)file->size);
   if (file->object) object_release(file->object);
+  if (file->at_path) object_release(file->at_path);
+  tier_release(file->home);
   if (file->fd >= 0) close(file->fd);
   pthread_mutex_destroy(&file->lock);
   free(file->table);
@@ -127,8 +140,36 @@ const mc_validators *mc_file_validators(const mc_file *file) {
   return &file->validators;
 }
 
+/* A file from memory has a path where the home tier has a copy too, which is opened only for who asks. One that would
+ * have to be verified first is as good as none: this does not block. */
+static void find_path(mc_file *file) {
+  char path[4096];
+  struct object *object;
+  if (tier_open(&object, file->home, &file->digest, file->verify, false, NULL)) return;
+  char *copy = object_path(object, path, sizeof(path)) ? strdup(path) : NULL;
+  pthread_mutex_lock(&file->lock);
+  if (copy && !file->path) {
+    file->path = copy;
+    file->at_path = object;
+    copy = NULL;
+    object = NULL;
+  }
+  pthread_mutex_unlock(&file->lock);
+  free(copy);
+  if (object) object_release(object);
+}
+
+static const char *known_path(mc_file *file) {
+  pthread_mutex_lock(&file->lock);
+  const char *path = file->path;
+  pthread_mutex_unlock(&file->lock);
+  return path;
+}
+
 const char *mc_file_path(const mc_file *file) {
-  return file->path;
+  mc_file *self = (mc_file *)file; /* what its caller sees does not change */
+  if (self->home && !known_path(self)) find_path(self);
+  return known_path(self);
 }
 
 bool mc_file_was_cached(const mc_file *file) {

@@ -1,17 +1,18 @@
 /* Requests: from mc_get_start to `done`. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/url.h"
 #include "engine/engine.h"
+#include "engine/promote.h"
+
+#define WATCH_MS     50   /* how often a caller's own cancellation is looked at */
+#define HEARTBEAT_MS 1000 /* waiters are told at least so often, though nothing has changed */
 
 void mc_get_options_init(mc_get_options *options) {
   *options = (mc_get_options)MC_GET_OPTIONS_INIT;
@@ -24,7 +25,6 @@ static void copy_options(mc_get_options *to, const mc_get_options *from) {
 
 void mc_request_release(mc_request *request) {
   if (!request || atomic_fetch_sub_explicit(&request->references, 1, memory_order_acq_rel) != 1) return;
-  mc_cancel_free(request->cancel);
   free(request->url);
   free(request->path);
   free(request);
@@ -99,40 +99,22 @@ void request_deliver(struct mc_request *request, mc_file *file) {
   submit(request, deliver_job);
 }
 
-static void direct_job(struct work_job *job) {
-  struct mc_request *request = request_of(job);
+/* Straight to the caller's place, keeping nothing. */
+static void go_direct(struct mc_request *request) {
   mc_error error = MC_ERROR_INIT;
-  mc_file *file = NULL;
-  struct mc_cache *cache = request->cache;
-  pthread_mutex_lock(&cache->lock);
-  if (cache->closing) mc_cancel_trigger(request->cancel);
-  DL_APPEND(cache->direct, request);
-  if (request->options.cancel) engine_kick_clock(cache);
-  pthread_mutex_unlock(&cache->lock);
-  mc_status status = flight_direct(&file, request, &error);
-  pthread_mutex_lock(&cache->lock);
-  DL_DELETE(cache->direct, request);
-  pthread_mutex_unlock(&cache->lock);
-  request_end(request, status, file, &error);
+  mc_status status = flight_start_direct(request, &error);
+  if (status) request_end(request, status, NULL, &error);
 }
 
-void request_fail(struct mc_request *request, mc_status status, const mc_error *error) {
-  if (status == MC_NO_SPACE && has_destination(request)) {
+void request_finish(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error) {
+  if (status == MC_NO_SPACE && has_destination(request) && !request->direct) {
     log_warn(request->cache->logger, ORIGIN, "not kept: %s", error->message);
-    submit(request, direct_job);
+    go_direct(request);
+  } else if (status || request->direct) {
+    request_end(request, status, file, status ? error : NULL);
   } else {
-    request_end(request, status, NULL, error);
+    request_deliver(request, file);
   }
-}
-
-bool requests_watch_direct(struct mc_cache *cache) {
-  struct mc_request *request;
-  bool watches = false;
-  DL_FOREACH(cache->direct, request) {
-    watches |= request->options.cancel != NULL;
-    if (cache->closing || mc_cancel_triggered(request->options.cancel)) mc_cancel_trigger(request->cancel);
-  }
-  return watches;
 }
 
 /* ---- starting ---- */
@@ -153,6 +135,7 @@ static void cached_job(struct work_job *job) {
   }
   free(entry);
   if (!status) stat_add(cache, STAT_HITS, 1);
+  if (!status) promote_consider(cache, file);
   if (status) {
     request_end(request, status, NULL, &error);
   } else if (has_destination(request)) {
@@ -187,6 +170,7 @@ static bool try_at_hand(struct mc_request *request) {
       stat_add(cache, STAT_STALE, 1);
       flight_join(cache, request->url, request->key, NULL, MC_GET_REVALIDATE, NULL);
     }
+    promote_consider(cache, file);
     request_deliver(request, file);
     ended = true;
   }
@@ -216,7 +200,6 @@ static mc_status request_new(struct mc_request **out, struct mc_cache *cache, co
   if (!status && request->options.path && !(request->path = strdup(request->options.path))) {
     status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
   }
-  if (!status && has_destination(request)) status = mc_cancel_new(&request->cancel, err);
   if (status) {
     free(request->url);
     free(request->path);
@@ -243,7 +226,7 @@ mc_status mc_get_start(mc_request **out, mc_cache *cache, const char *url, const
     submit(request, cached_job);
   } else if (!try_at_hand(request)) {
     if (flags & MC_GET_DIRECT || (!cache->home && has_destination(request))) {
-      submit(request, direct_job);
+      go_direct(request);
     } else {
       mc_error error = MC_ERROR_INIT;
       status = flight_join(cache, request->url, request->key, request, flags, &error);
@@ -252,6 +235,8 @@ mc_status mc_get_start(mc_request **out, mc_cache *cache, const char *url, const
   }
   return MC_OK;
 }
+
+/* ---- leaving ---- */
 
 /* Take a waiting request out of its flight, which ends with its last one. With cache->lock held. */
 static void leave_flight(struct mc_request *request) {
@@ -266,33 +251,30 @@ static void leave_flight(struct mc_request *request) {
   mc_cancel_trigger(flight->cancel);
 }
 
-/* End a request that waits for a flight. true: it did. */
-static bool request_stop(struct mc_request *request, mc_status why, const char *message) {
+/* End a request that waits for a flight, or have its own flight end. */
+static void request_stop(struct mc_request *request, mc_status why, const char *message) {
   struct mc_cache *cache = request->cache;
   mc_error error = MC_ERROR_INIT;
   mc_error_set(&error, why, ORIGIN, "%s", message);
   pthread_mutex_lock(&cache->lock);
-  bool waits = request->flight != NULL;
-  if (waits) {
+  bool waits = request->flight && !request->flight->direct, end = false;
+  request->cancelled |= why == MC_CANCELLED; /* for a flight that is about to be started for it */
+  if (request->flight && request->flight->direct) {
+    mc_cancel_trigger(request->flight->cancel); /* it still writes to the caller's memory: its end is the request's */
+  } else if (waits) {
     leave_flight(request);
-    if (request->in_callback) {
-      request->completed = true;
-      request->status = why;
-      request->error = error;
-    } else {
-      request->state = REQUEST_DONE;
-    }
+    end = !request->in_callback;
+    if (end) request->state = REQUEST_DONE;
+    request->completed = !end;
+    request->status = why;
+    request->error = error;
   }
-  bool end = waits && request->state == REQUEST_DONE;
   pthread_mutex_unlock(&cache->lock);
   if (end) request_end(request, why, NULL, &error);
-  return waits;
 }
 
 void mc_request_cancel(mc_request *request) {
-  if (!request_stop(request, MC_CANCELLED, "the call was cancelled") && request->cancel) {
-    mc_cancel_trigger(request->cancel);
-  }
+  request_stop(request, MC_CANCELLED, "the call was cancelled");
 }
 
 /* ---- the clock's part ---- */
@@ -306,59 +288,64 @@ static void report(struct mc_cache *cache, struct mc_request *request, const mc_
   request->in_callback = false;
   if (!request->completed) return;
   request->state = REQUEST_DONE;
+  mc_file *file = request->file;
+  request->file = NULL;
   pthread_mutex_unlock(&cache->lock);
-  if (request->status) {
-    request_fail(request, request->status, &request->error);
-  } else {
-    mc_file *file = request->file;
-    request->file = NULL;
-    request_deliver(request, file);
-  }
+  request_finish(request, request->status, file, &request->error);
   pthread_mutex_lock(&cache->lock);
 }
 
-/* The waiters of a flight, each with a reference; with cache->lock held. NULL: none, or no memory. */
-static struct mc_request **waiters_of(struct flight *flight, size_t *count) {
-  struct mc_request *request, **list;
-  *count = 0;
-  DL_COUNT(flight->waiters, request, *count);
-  list = *count ? malloc(*count * sizeof(struct mc_request *)) : NULL;
-  if (!list) *count = 0;
-  size_t i = 0;
-  if (list) {
-    DL_FOREACH(flight->waiters, request) {
-      atomic_fetch_add(&request->references, 1);
-      list[i++] = request;
-    }
+/* Whether there is something to tell; the clock's alone. */
+static bool has_news(struct flight *flight, const mc_progress *now_is, int64_t now) {
+  const mc_progress *told = &flight->told;
+  bool news = now_is->phase != told->phase || now_is->reason != told->reason || now_is->bytes != told->bytes ||
+              now_is->total != told->total || memcmp(now_is->flight, told->flight, sizeof(told->flight)) != 0;
+  if (!news && now - flight->told_at < HEARTBEAT_MS * NS_PER_MS) return false;
+  flight->told = *now_is;
+  flight->told_at = now;
+  return true;
+}
+
+/* Look after one waiter; with cache->lock held, which is let go of meanwhile. */
+static void look_after(struct mc_cache *cache, struct mc_request *request, const mc_progress *progress, bool news,
+                       int64_t now) {
+  struct flight *flight = request->flight;
+  bool cancelled = mc_cancel_triggered(request->options.cancel);
+  if (cancelled || (request->deadline <= now && !flight->direct)) { /* a direct flight has the deadline itself */
+    pthread_mutex_unlock(&cache->lock);
+    request_stop(request, cancelled ? MC_CANCELLED : MC_DEADLINE_EXCEEDED,
+                 cancelled ? "the call was cancelled" : "the call's deadline has passed");
+    pthread_mutex_lock(&cache->lock);
+    return;
   }
-  return list;
+  int64_t due = request->options.cancel ? now + WATCH_MS * NS_PER_MS : INT64_MAX;
+  if (!flight->direct) due = deadline_earlier(due, request->deadline);
+  flight->due = deadline_earlier(flight->due, due);
+  if (!request->options.progress || (!news && request->told)) return;
+  request->told = true;
+  report(cache, request, progress);
 }
 
 int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now) {
-  int64_t next = INT64_MAX;
-  size_t count;
   mc_progress progress;
   flight_progress(flight, &progress);
+  bool news = has_news(flight, &progress, now);
   pthread_mutex_lock(&cache->lock);
-  struct mc_request **list = waiters_of(flight, &count);
-  for (size_t i = 0; i < count; i++) {
-    struct mc_request *request = list[i];
-    bool cancelled = request->options.cancel && mc_cancel_triggered(request->options.cancel);
-    bool late = request->deadline <= now;
-    if (request->flight == flight && (cancelled || late)) {
-      pthread_mutex_unlock(&cache->lock);
-      request_stop(request, cancelled ? MC_CANCELLED : MC_DEADLINE_EXCEEDED,
-                   cancelled ? "the call was cancelled" : "the call's deadline has passed");
-      pthread_mutex_lock(&cache->lock);
-    } else if (request->flight == flight) {
-      if (request->options.progress) report(cache, request, &progress);
-      if (request->deadline < next) next = request->deadline;
-      if (request->options.cancel && now + 50 * NS_PER_MS < next) next = now + 50 * NS_PER_MS;
+  struct mc_request *request;
+  if (news || flight->due <= now) {
+    flight->due = INT64_MAX;
+    flight->round++;
+    while ((request = flight->waiters) && request->round != flight->round) {
+      request->round = flight->round;
+      DL_DELETE(flight->waiters, request); /* to the end: the list is a ring, while others come and go */
+      DL_APPEND(flight->waiters, request);
+      atomic_fetch_add(&request->references, 1);
+      look_after(cache, request, &progress, news, now);
+      mc_request_release(request);
     }
   }
+  int64_t next = flight->due;
   pthread_mutex_unlock(&cache->lock);
-  for (size_t i = 0; i < count; i++) mc_request_release(list[i]);
-  free(list);
   return next;
 }
 

@@ -19,34 +19,22 @@ struct mc_server {
 struct exported {
   struct object *object;
   struct flight *flight;
+  uint32_t version; /* of the flight's content */
 };
-
-static struct flight *find_flight(struct mc_cache *cache, const uint8_t id[32]) {
-  struct flight *flight, *found = NULL;
-  pthread_mutex_lock(&cache->lock);
-  DL_FOREACH(cache->flight_list, flight) {
-    if (memcmp(flight->id, id, sizeof(flight->id)) != 0) continue;
-    unsigned references = atomic_load(&flight->references);
-    while (references && !atomic_compare_exchange_weak(&flight->references, &references, references + 1)) continue;
-    found = references ? flight : NULL;
-    break;
-  }
-  pthread_mutex_unlock(&cache->lock);
-  return found;
-}
 
 static mc_status export_flight(struct mc_cache *cache, const uint8_t id[32], mc_export *out, struct exported *exported,
                                mc_error *err) {
-  struct flight *flight = find_flight(cache, id);
+  struct flight *flight = flight_find(cache, id);
   int fd = -1;
   if (flight) {
     pthread_mutex_lock(&flight->lock);
-    if (flight->shown) {
-      pthread_mutex_lock(&flight->download->lock);
-      if (!flight->download->ended && flight->download->fd >= 0) {
-        fd = fcntl(flight->download->fd, F_DUPFD_CLOEXEC, 0);
+    /* Its id may have been given to another content since it was found. */
+    if (flight->listed && memcmp(flight->id, id, sizeof(flight->id)) == 0) {
+      fd = download_view(flight->download, &exported->version);
+      if (fd >= 0 && exported->version != flight->version) {
+        close(fd);
+        fd = -1;
       }
-      pthread_mutex_unlock(&flight->download->lock);
     }
     out->size = flight->size;
     pthread_mutex_unlock(&flight->lock);
@@ -100,7 +88,9 @@ static mc_status export_ready(void *user, mc_export *out, uint64_t offset, uint6
                               void *arg, mc_error *err) {
   (void)user;
   struct exported *exported = out->state;
-  if (exported->flight) return download_ready(exported->flight->download, offset, bytes, wake, arg, err);
+  if (exported->flight) {
+    return download_ready(exported->flight->download, exported->version, offset, bytes, wake, arg, err);
+  }
   uint64_t left = offset < out->size ? out->size - offset : 0;
   if (*bytes > left) *bytes = left;
   return MC_OK;

@@ -23,9 +23,10 @@ struct object {
 };
 
 struct tier_config {
-  uint64_t capacity;                                             /* bytes; 0: no limit but the storage's own */
-  uint32_t high, low;                                            /* watermarks in percent */
-  int64_t ttl_ms;                                                /* 0: for ever */
+  uint64_t capacity;  /* bytes; 0: no limit but the storage's own */
+  uint32_t high, low; /* watermarks in percent */
+  int64_t ttl_ms;     /* 0: for ever */
+  bool copies;        /* of another tier's objects: no entry refers to them */
   void (*evicted)(void *user, uint64_t objects, uint64_t bytes); /* for counting; may be NULL */
   void *user;
   const mc_logger *logger;
@@ -34,11 +35,16 @@ struct tier_config {
 /* Takes over `storage` on success: closes it at its own end. Reads the index from the storage. */
 mc_status tier_new(struct tier **out, mc_storage *storage, const struct tier_config *config, mc_error *err);
 void tier_close(struct tier *tier);
+/* For who may need the tier longer than its owner. */
+struct tier *tier_acquire(struct tier *tier);
+void tier_release(struct tier *tier);
 mc_storage *tier_storage(struct tier *tier);
+uint64_t tier_capacity(const struct tier *tier);
 
 /* Open an object, verified by the table beside it when `verify`: once in this process's life, and again when its file
- * has changed. MC_NOT_FOUND; MC_BUSY: it would have to be verified, and `may_block` is false; MC_CORRUPT: it is
- * damaged, and no longer in the index, but still in the storage (for tier_restage). */
+ * has changed. MC_NOT_FOUND; MC_BUSY: it would have to be verified, or be waited for while it is put in place, and
+ * `may_block` is false; MC_CORRUPT: it is damaged, and no longer in the index, but still in the storage (for
+ * tier_restage). */
 mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, bool may_block,
                     mc_error *err);
 struct object *object_acquire(struct object *object);
@@ -48,14 +54,18 @@ bool object_path(struct object *object, char *path, size_t size);
 /* A reader says that a chunk was bad: check it now. MC_CORRUPT: the object will be verified before it's opened again.
  */
 mc_status object_check(struct object *object, uint64_t offset, mc_error *err);
+/* A caller got the object. Whether the time before was not longer ago than this (0: or ever). */
+bool object_got_again(struct object *object, int64_t within_ms);
 
 /* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */
 mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err);
 /* The disk itself is full: evict `bytes`, least recently used first. false: there was nothing that could go. */
 bool tier_evict(struct tier *tier, uint64_t bytes);
 void tier_unreserve(struct tier *tier, uint64_t bytes);
-/* A stage was committed: it is in the index from now on, and counts as verified. */
-mc_status tier_add(struct tier *tier, const mc_digest *digest, uint64_t size, mc_error *err);
+/* Make a stage an object, with its table beside it, and open it: it counts as verified. *stage is NULL once it was
+ * committed, also if opening it failed. */
+mc_status tier_commit(struct object **out, struct tier *tier, mc_stage **stage, const mc_chunk_table *table,
+                      const mc_digest *digest, mc_error *err);
 /* Remove an object now, or with its last reader. *bytes: its size, 0 if it isn't there. */
 mc_status tier_remove(struct tier *tier, const mc_digest *digest, uint64_t *bytes, mc_error *err);
 /* Turn a damaged object into a stage of `key`. */
@@ -72,7 +82,4 @@ struct tier_usage {
   uint64_t objects, bytes, reserved, capacity, open;
 };
 void tier_usage(struct tier *tier, struct tier_usage *usage);
-/* How often an object was opened since this process knows it. */
-uint32_t tier_uses(struct tier *tier, const mc_digest *digest);
-
 #endif

@@ -28,6 +28,9 @@ struct tree_file {
   uint64_t size;
   mc_digest digest;
   struct tree *tree;
+  mc_request *request;
+  struct work_job job; /* puts `file` in place */
+  mc_file *file;
 };
 
 struct tree {
@@ -36,11 +39,12 @@ struct tree {
   mc_tree_options options;
   struct tree_file *files;
   size_t count, capacity;
-  char *stage; /* the folder of the version in the making */
-  pthread_mutex_t lock;
+  char *stage;          /* the folder of the version in the making */
+  uint64_t total;       /* bytes, as far as the listing told */
+  pthread_mutex_t lock; /* a leaf */
   pthread_cond_t changed;
-  size_t running, done;
-  uint64_t bytes, total;
+  size_t running, done, told; /* files; told: of how many the caller knows */
+  uint64_t bytes;
   mc_status status;
   mc_error error;
 };
@@ -68,6 +72,8 @@ static bool add_file(void *user, const mc_listed *listed) {
   return true;
 }
 
+/* ---- files ---- */
+
 /* Put a file that was got at its place in the version. 0 or an errno. */
 static int place(struct tree *tree, const char *relative, mc_file *file) {
   char *path = format_str("%s/%s", tree->stage, relative);
@@ -78,7 +84,8 @@ static int place(struct tree *tree, const char *relative, mc_file *file) {
   *slash = '/';
   const char *from = mc_file_path(file);
   if (!error && (!from || link(from, path))) {
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0444);
+    /* Never an existing file: it may be a link to a stored object. */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
     error = fd < 0 ? errno : copy_fd(mc_file_fd(file), fd, mc_file_size(file));
     if (fd >= 0 && close(fd) && !error) error = errno;
   }
@@ -86,94 +93,149 @@ static int place(struct tree *tree, const char *relative, mc_file *file) {
   return error;
 }
 
-static void file_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
-  struct tree_file *self = user;
+static void file_end(struct tree_file *self, mc_status status, const mc_error *error) {
   struct tree *tree = self->tree;
-  mc_error own = *error;
-  int errnum = status ? 0 : place(tree, self->path, file);
-  if (errnum) status = mc_error_errno(&own, errnum, "tree", "can't put %s in place", self->path);
-  if (!status) {
-    self->digest = *mc_file_digest(file);
-    self->size = mc_file_size(file);
-  }
-  mc_file_release(file);
   pthread_mutex_lock(&tree->lock);
   if (status && !tree->status) {
     tree->status = status;
-    tree->error = own;
+    tree->error = *error;
   }
   if (!status) {
     tree->done++;
     tree->bytes += self->size;
-    if (tree->options.progress) {
-      uint64_t total = tree->total > tree->bytes ? tree->total : tree->bytes;
-      tree->options.progress(tree->options.user, tree->done, tree->count, tree->bytes, total);
-    }
   }
   tree->running--;
   pthread_cond_signal(&tree->changed);
   pthread_mutex_unlock(&tree->lock);
 }
 
-/* Get all files, a bounded number at once. */
-static mc_status get_files(struct tree *tree, int64_t deadline, mc_error *err) {
-  mc_get_options options = MC_GET_OPTIONS_INIT;
-  options.flags = tree->options.flags & (MC_GET_REVALIDATE | MC_GET_PIN);
-  options.cancel = tree->options.cancel;
-  for (size_t i = 0; i < tree->count; i++) {
-    pthread_mutex_lock(&tree->lock);
-    while (tree->running >= MAX_TOGETHER) pthread_cond_wait(&tree->changed, &tree->lock);
-    bool failed = tree->status != MC_OK;
-    if (!failed) tree->running++;
-    pthread_mutex_unlock(&tree->lock);
-    if (failed) break;
-    struct tree_file *file = &tree->files[i];
-    file->tree = tree;
-    mc_error error = MC_ERROR_INIT;
-    mc_call call = {deadline, tree->options.cancel};
-    mc_status status = mc_call_check(&call, &error);
-    char *url = url_join(tree->url, file->path);
-    if (!status && !url) status = mc_error_set(&error, MC_NO_MEMORY, "tree", "no memory for a URL");
-    options.timeout_ms = deadline == INT64_MAX ? 0 : (deadline - clock_ns()) / NS_PER_MS + 1;
-    if (!status) status = mc_get_start(NULL, tree->cache, url, &options, file_done, file, &error);
-    free(url);
-    if (status) file_done(file, status, NULL, &error);
+static void place_job(struct work_job *job) {
+  struct tree_file *self = (struct tree_file *)((char *)job - offsetof(struct tree_file, job));
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = MC_OK;
+  int errnum = place(self->tree, self->path, self->file);
+  if (errnum) status = mc_error_errno(&error, errnum, "tree", "can't put %s in place", self->path);
+  self->digest = *mc_file_digest(self->file);
+  self->size = mc_file_size(self->file);
+  mc_file_release(self->file);
+  file_end(self, status, &error);
+}
+
+static void file_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
+  struct tree_file *self = user;
+  mc_error own = *error;
+  self->file = file;
+  self->job.run = place_job;
+  if (!status) {
+    status = work_submit(self->tree->cache->job_pool, &self->job, &own);
+    if (!status) return;
+    mc_file_release(file);
   }
+  file_end(self, status, &own);
+}
+
+/* Wait until fewer than `most` files are under way (or one has failed), telling the caller how it goes. */
+static mc_status await_files(struct tree *tree, size_t most, bool or_failed) {
   pthread_mutex_lock(&tree->lock);
-  while (tree->running) pthread_cond_wait(&tree->changed, &tree->lock);
+  for (;;) {
+    if (tree->options.progress && tree->told != tree->done) {
+      size_t done = tree->told = tree->done;
+      uint64_t bytes = tree->bytes, total = tree->total > bytes ? tree->total : bytes;
+      pthread_mutex_unlock(&tree->lock);
+      tree->options.progress(tree->options.user, done, tree->count, bytes, total);
+      pthread_mutex_lock(&tree->lock);
+    } else if (tree->running < most || (or_failed && tree->status)) {
+      break;
+    } else {
+      pthread_cond_wait(&tree->changed, &tree->lock);
+    }
+  }
   mc_status status = tree->status;
-  if (status && err) *err = tree->error;
   pthread_mutex_unlock(&tree->lock);
   return status;
 }
+
+static void start_file(struct tree *tree, struct tree_file *file, int64_t deadline) {
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  mc_error error = MC_ERROR_INIT;
+  mc_call call = {deadline, tree->options.cancel};
+  options.flags = tree->options.flags & (MC_GET_REVALIDATE | MC_GET_PIN);
+  options.cancel = tree->options.cancel;
+  options.timeout_ms = deadline == INT64_MAX ? 0 : (deadline - clock_ns()) / NS_PER_MS + 1;
+  file->tree = tree;
+  pthread_mutex_lock(&tree->lock);
+  tree->running++;
+  pthread_mutex_unlock(&tree->lock);
+  mc_status status = mc_call_check(&call, &error);
+  char *url = url_join(tree->url, file->path);
+  if (!status && !url) status = mc_error_set(&error, MC_NO_MEMORY, "tree", "no memory for a URL");
+  if (!status) status = mc_get_start(&file->request, tree->cache, url, &options, file_done, file, &error);
+  free(url);
+  if (status) file_end(file, status, &error);
+}
+
+/* Get all files, a bounded number at once. When one fails the others are given up. */
+static mc_status get_files(struct tree *tree, int64_t deadline, mc_error *err) {
+  size_t started = 0;
+  while (started < tree->count && !await_files(tree, MAX_TOGETHER, true)) {
+    start_file(tree, &tree->files[started++], deadline);
+  }
+  mc_status status = await_files(tree, 1, true);
+  for (size_t i = 0; i < started && status; i++) {
+    if (tree->files[i].request) mc_request_cancel(tree->files[i].request);
+  }
+  await_files(tree, 1, false);
+  for (size_t i = 0; i < started; i++) mc_request_release(tree->files[i].request);
+  if (status && err) *err = tree->error;
+  return status;
+}
+
+/* ---- the version ---- */
 
 static int by_path(const void *a, const void *b) {
   return strcmp(((const struct tree_file *)a)->path, ((const struct tree_file *)b)->path);
 }
 
-/* The version's name: a digest of all names and contents. */
-static void version_of(struct tree *tree, char hex[MC_DIGEST_HEX_SIZE]) {
-  struct sha256 *hash = sha256_new();
-  mc_digest digest = {{0}};
+/* Sort the listing. A path that is there twice would be one file in the tree, and which of the two? */
+static mc_status check_files(struct tree *tree, mc_error *err) {
+  if (tree->status) {
+    if (err) *err = tree->error;
+    return tree->status;
+  }
+  if (tree->count == 0) return mc_error_set(err, MC_NOT_FOUND, "tree", "there is no file below that URL");
   qsort(tree->files, tree->count, sizeof(*tree->files), by_path);
-  for (size_t i = 0; i < tree->count && hash; i++) {
+  for (size_t i = 1; i < tree->count; i++) {
+    if (strcmp(tree->files[i - 1].path, tree->files[i].path) != 0) continue;
+    return mc_error_set(err, MC_PROTOCOL, "tree", "the listing has a path twice: %s", tree->files[i].path);
+  }
+  return MC_OK;
+}
+
+/* The version's name: a digest of all names and contents. false: no memory. */
+static bool version_of(struct tree *tree, char hex[MC_DIGEST_HEX_SIZE]) {
+  struct sha256 *hash = sha256_new();
+  mc_digest digest;
+  if (!hash) return false;
+  for (size_t i = 0; i < tree->count; i++) {
     sha256_update(hash, tree->files[i].path, strlen(tree->files[i].path) + 1);
     sha256_update(hash, tree->files[i].digest.bytes, sizeof(tree->files[i].digest.bytes));
   }
-  if (hash) sha256_final(hash, &digest);
+  sha256_final(hash, &digest);
   sha256_free(hash);
   mc_digest_hex(hex, &digest);
   hex[32] = 0;
+  return true;
 }
 
-/* Remove the versions that are neither `now` nor `before`, and stages that were left. */
+/* Remove stages that were left and, with `now`, the versions that are neither `now` nor `before`. */
 static void remove_old(const char *versions, const char *now, const char *before) {
   DIR *dir = opendir(versions);
   struct dirent *entry;
   while (dir && (entry = readdir(dir))) {
     const char *name = entry->d_name;
-    if (name[0] == '.' || strcmp(name, now) == 0 || (before && strcmp(name, before) == 0)) continue;
     const char *owner = strncmp(name, "stage.", 6) == 0 ? name + 6 : NULL;
+    bool stays = owner ? false : !now || strcmp(name, now) == 0 || (before && strcmp(name, before) == 0);
+    if (name[0] == '.' || stays) continue;
     struct stat st;
     char *path = format_str("%s/%s", versions, name);
     if (path && !(owner && stat(path, &st) == 0 &&
@@ -197,7 +259,7 @@ static char *version_now(const char *path) {
 
 static mc_status publish_tree(struct tree *tree, const char *path, const char *versions, bool *changed, mc_error *err) {
   char version[MC_DIGEST_HEX_SIZE];
-  version_of(tree, version);
+  if (!version_of(tree, version)) return mc_error_set(err, MC_NO_MEMORY, "tree", "no memory to hash");
   const char *slash = strrchr(versions, '/');
   char *before = version_now(path);
   char *to = format_str("%s/%s", versions, version),
@@ -218,7 +280,8 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
     sprintf(link_path + strlen(link_path) - 6, "%06x", (unsigned)(number & 0xffffff));
     if (symlink(target, link_path) || rename(link_path, path)) error = errno;
   }
-  if (!error) remove_old(versions, version, before);
+  /* A former version stays until the next switch. */
+  if (!error) remove_old(versions, *changed ? version : NULL, before);
   free(before);
   free(to);
   free(target);
@@ -226,12 +289,24 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
   return error ? mc_error_errno(err, error, "tree", "can't publish the tree at %s", path) : MC_OK;
 }
 
-/* The path that a tree without one of its own gets: <storage>/trees/<key>/current. */
-static char *own_path(mc_cache *cache, const char *url) {
+/* Where the tree is to be: the caller's path without slashes at its end, or <storage>/trees/<key>/current. */
+static mc_status find_place(char **out, mc_cache *cache, const char *url, const char *path, mc_error *err) {
   char key[KEY_SIZE];
+  if (!path && !cache->folder) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, "tree", "this cache has no folder of its own: name a path");
+  }
   key_of_url(key, url);
-  const char *storage = cache->options.storage, *colon = storage[0] == '/' ? NULL : strchr(storage, ':');
-  return format_str("%s/trees/%s/current", colon ? colon + 1 : storage, key);
+  char *place_at = path ? strdup(path) : format_str("%s/trees/%s/current", cache->folder, key);
+  if (!place_at) return mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
+  size_t end = strlen(place_at);
+  while (end > 1 && place_at[end - 1] == '/') place_at[--end] = 0;
+  if (end == 0 || end >= sizeof(((mc_tree_result *)0)->path)) {
+    free(place_at);
+    return mc_error_set(err, MC_INVALID_ARGUMENT, "tree", "a tree's path has 1 to %zu bytes",
+                        sizeof(((mc_tree_result *)0)->path) - 1);
+  }
+  *out = place_at;
+  return MC_OK;
 }
 
 static mc_status prepare(struct tree *tree, const char *path, char **versions, mc_error *err) {
@@ -263,23 +338,12 @@ mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, con
   int64_t deadline = deadline_in_ms(tree.options.timeout_ms);
   pthread_mutex_init(&tree.lock, NULL);
   cond_init(&tree.changed);
-  mc_status status = url_normalise(&normal, url, err);
-  size_t length = status ? 0 : strcspn(normal, "?");
-  if (!status && normal[length - 1] != '/') {
-    char *folder = format_str("%.*s/%s", (int)length, normal, normal + length);
-    free(normal);
-    normal = folder;
-  }
-  if (!status) place_at = path ? strdup(path) : normal ? own_path(cache, normal) : NULL;
-  if (!status && (!normal || !place_at)) status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
-  for (size_t end = place_at ? strlen(place_at) : 0; end > 1 && place_at[end - 1] == '/'; end--) place_at[end - 1] = 0;
+  mc_call call = {deadline, tree.options.cancel};
+  mc_status status = url_of_folder(&normal, url, err);
   tree.url = normal;
-  if (!status) status = mc_list_upstream(cache, normal, add_file, &tree, tree.options.timeout_ms, err);
-  if (!status && tree.status) {
-    if (err) *err = tree.error;
-    status = tree.status;
-  }
-  if (!status && tree.count == 0) status = mc_error_set(err, MC_NOT_FOUND, "tree", "there is no file below that URL");
+  if (!status) status = find_place(&place_at, cache, normal, path, err);
+  if (!status) status = route_list(cache, normal, add_file, &tree, &call, err);
+  if (!status) status = check_files(&tree, err);
   if (!status) status = prepare(&tree, place_at, &versions, err);
   if (!status) status = get_files(&tree, deadline, err);
   bool changed = false;

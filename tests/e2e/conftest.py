@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import MODELCACHE, MODELCACHED, Command, Modelcached, Nginx, Processes  # noqa: E402
+from harness import MODELCACHE, MODELCACHED, Command, Modelcached, Nginx, Origin, Processes  # noqa: E402
 
 
 def pytest_configure(config):
@@ -63,9 +63,16 @@ def nginx(make_nginx):
 
 
 @pytest.fixture
-def origin():
-    """An origin that misbehaves on demand: tests that need it wait for tests/support/origin.py."""
-    pytest.skip("the origin that misbehaves on demand is not written yet")
+def make_origin(processes, folder):
+    """A function that starts an origin that misbehaves on demand."""
+    numbers = itertools.count(1)
+    return lambda **settings: Origin(processes, folder / f"origin{next(numbers)}", **settings).start()
+
+
+@pytest.fixture
+def origin(make_origin):
+    """An origin that misbehaves on demand."""
+    return make_origin()
 
 
 @pytest.fixture

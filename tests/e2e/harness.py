@@ -17,8 +17,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+import urllib.parse
 
 import requests
 
@@ -28,6 +30,7 @@ if not BUILD.is_absolute():
     BUILD = ROOT / BUILD
 MODELCACHED = BUILD / "server" / "modelcached"
 MODELCACHE = BUILD / "cli" / "modelcache"
+ORIGIN = ROOT / "tests" / "support" / "origin.py"
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 
 # A share of the full number of rounds, for builds that are slow; a factor on what a process may use of memory, for
@@ -86,6 +89,10 @@ def clean_environment(home, extra=None):
     env.update(HOME=str(home), XDG_CACHE_HOME=str(pathlib.Path(home) / ".cache"), LC_ALL="C.UTF-8")
     env.update({name: str(value) for name, value in (extra or {}).items()})
     return env
+
+
+def quote_all(text):
+    return urllib.parse.quote(text, safe="")
 
 
 # ---- files ----
@@ -340,6 +347,53 @@ http {{
         """Begin a new log."""
         self.requests()
         os.truncate(self.folder / "access.log", 0)
+
+
+class Origin:
+    """tests/support/origin.py, which serves `self.files` and misbehaves on demand: its docstring lists the modes."""
+
+    def __init__(self, processes, folder, tls=None):
+        """`tls`: a file with a certificate and its key."""
+        self.processes, self.folder, self.tls = processes, pathlib.Path(folder), tls
+        self.files = self.folder / "files"
+        self.files.mkdir(parents=True)
+        self.process, self.port = None, 0
+
+    def start(self):
+        args = [sys.executable, ORIGIN, "--root", self.files, "--port", self.port, "--log", self.folder / "requests.log"]
+        args += ["--tls", self.tls] if self.tls else []
+        with open(self.folder / "output.log", "ab") as output:
+            self.process = self.processes.start_server(args, stdout=subprocess.PIPE, stderr=output, text=True)
+        self.port = int(self.process.stdout.readline())  # the only line that it writes
+        return self
+
+    def url(self, path, host="127.0.0.1"):
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/{path}"
+
+    def model(self, path, size, seed=1):
+        """Make a file to serve."""
+        return ModelFile(self.files / path, size, seed)
+
+    def control(self, what, **query):
+        answer = requests.get(self.url(f"__{what}"), params=query, timeout=40 * SLOWNESS, verify=self.tls or True)
+        answer.raise_for_status()
+        return answer.text
+
+    def behave(self, path, *modes, **limits):
+        """Add a behaviour of a path, or of "*": for requests of one `method`, `after` some, some `times`. Without modes:
+        forget all of that path's."""
+        escaped = [":".join([name, *map(quote_all, value)]) for name, *value in (mode.split(":", 1) for mode in modes)]
+        self.control("behave", path=path if path == "*" else f"/{path}", mode=",".join(escaped), **limits)
+
+    def requests(self, path=None, method=None):
+        """What was asked for, in the order in which it ended; requests under way are waited for."""
+        rows = [json.loads(line) for line in self.control("log").splitlines()]
+        return [
+            row for row in rows if path in (None, row["path"].removeprefix("/")) and method in (None, row["method"])
+        ]
+
+    def bytes_sent(self, path=None):
+        return sum(row["sent"] for row in self.requests(path))
 
 
 class Modelcached:

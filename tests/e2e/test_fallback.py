@@ -1,7 +1,9 @@
 """The server is down: the client goes to the origin and says so once. It is back: the client uses it again."""
 
+import pathlib
 import signal
 
+import pytest
 from harness import CHUNK, MIB, OK, UNAVAILABLE, sha256, wait_until
 
 
@@ -35,6 +37,78 @@ def test_it_says_so_once_for_many_files(nginx, server, make_client, folder):
     for model in models:
         assert sha256(folder / "out" / model.path.name) == model.sha256
     assert len([line for line in result.err.splitlines() if server.control in line]) == 1, result
+
+
+def warnings_of(result, server):
+    return [line for line in result.err.splitlines() if server.control in line]
+
+
+def make_tree(nginx, count, size=1000):
+    models = {f"{number:03d}.bin": nginx.model(f"tree/{number:03d}.bin", size + number, seed=number) for number in range(count)}
+    return {name: model.sha256 for name, model in models.items()}
+
+
+def read_tree(path):
+    return {file.name: sha256(file) for file in path.iterdir()}
+
+
+def test_it_says_so_once_for_a_tree(nginx, server, make_client, folder):
+    """50 files, many of them at once."""
+    digests = make_tree(nginx, 50)
+    server.stop()
+    result = make_client(server)("tree", nginx.url("tree/"), folder / "out")
+    assert read_tree(folder / "out") == digests
+    assert len(warnings_of(result, server)) == 1, result
+
+
+def test_a_frozen_server_is_not_waited_for_by_each_file(nginx, server, make_client, folder):
+    """What a call to it costs, the time until it is given up, is paid for the first files that go together, and not
+    for the next ones. The kernel goes on accepting connections for a stopped process: they are counted."""
+    digests = make_tree(nginx, 200)
+    client = make_client(server, MODELCACHE_CONNECT_TIMEOUT="1s", MODELCACHE_STALL_TIMEOUT="1s")
+    server.processes.kill(server.process, signal.SIGSTOP)
+    try:
+        result = client("tree", nginx.url("tree/"), folder / "out")
+        waiting = connections_to(server.control)
+    finally:
+        server.processes.kill(server.process, signal.SIGCONT)
+    assert read_tree(folder / "out") == digests
+    assert len(warnings_of(result, server)) == 1, result
+    # The listing is the first call: it finds out, with a question whether anybody lives. Later on it is asked again a
+    # few times in all; without a memory it would be two connections for each file.
+    assert waiting < 20, waiting
+
+
+def connections_to(address):
+    """The connections that a listener's process has not closed: it is stopped, so all that were ever made."""
+    port = int(address.rsplit(":", 1)[1])
+    rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[1].rsplit(":", 1)[1], 16) == port and row[3] != "0A" for row in rows)
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_is_used_by_the_same_client(make_nginx, server, make_client, folder):
+    """One process gets file after file; the server is down at first, then up, down and up again."""
+    nginx = make_nginx(rate=100_000)  # which begins with what a second allows
+    models = [nginx.model(f"{number}.bin", 130_000, seed=number) for number in range(18)]  # a second each
+    server.stop()
+    (folder / "out").mkdir()
+    client = make_client(server, MODELCACHE_FLIGHTS=1)
+    process = client.start("get", *(nginx.url(model.path.name) for model in models), "-o", folder / "out")
+    log = nginx.folder / "access.log"  # nginx.requests() would wait until nothing is under way
+    for _ in range(2):
+        have = log.read_text().count("\n")
+        wait_until(lambda have=have: log.read_text().count("\n") > have + 2, 30, "files from the origin")
+        server.start()
+        wait_until(lambda: server.metric("served_bytes_total") > 0, 30, "the server being used again")
+        server.kill9()
+    server.start()
+    result = client.finish(process, timeout=120)
+    assert result.code == OK, result
+    for model in models:
+        assert sha256(folder / "out" / model.path.name) == model.sha256
+        assert nginx.bytes_sent(model.path.name) < 2 * model.size + 1
+    assert 2 <= len(warnings_of(result, server)) <= 3, result  # one for each outage
 
 
 def test_without_fallback_it_is_an_error(nginx, server, make_client, folder):

@@ -66,7 +66,8 @@ def test_servers_disk(nginx, small_disk, make_server, make_client, folder):
 
 def test_disk_fills_up_during_a_download_of_unknown_size(origin, small_disk, make_server, make_client, folder):
     server = make_server(storage=small_disk / "storage")
-    content = origin.content("model.bin", 40 * MIB, chunked=True)
+    content = origin.model("model.bin", 40 * MIB)
+    origin.behave("model.bin", "chunked")
     make_client(server)("get", origin.url("model.bin"), "-o", folder / "out")
     assert sha256(folder / "out") == content.sha256
     assert server.is_alive()

@@ -32,7 +32,9 @@ static void take_list(const void *data, size_t size) {
   const Modelcache__V1__ListResponse *list = message;
   for (size_t i = 0; i < list->n_entries; i++) {
     mc_entry entry;
-    if (entry_from(&entry, list->entries[i], NULL) == MC_OK) CHECK(strlen(entry.validators.etag) < 256);
+    if (entry_from(&entry, list->entries[i], NULL)) continue;
+    CHECK(strlen(entry.validators.etag) < 256);
+    for (const char *at = entry.url; *at; at++) CHECK((unsigned char)*at >= ' ');
   }
   for (size_t i = 0; i < list->n_listed; i++) {
     mc_listed listed;
@@ -47,6 +49,8 @@ static void take_texts(const uint8_t *data, size_t size) {
   CHECK(strlen(text) < sizeof(text) && strlen(text) <= size);
   int code = wire_parse_code((const char *)data, size);
   CHECK(code >= 0 && code < 1000 && wire_code_name(code) && (int)wire_status(code) < MC_STATUS_COUNT);
+  mc_status named = wire_status_named(code, (const char *)data, size);
+  CHECK((int)named < MC_STATUS_COUNT && (named == MC_OK) == (wire_status(code) == MC_OK));
 }
 
 /* The first byte says into what pieces the rest is cut. */

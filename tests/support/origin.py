@@ -39,12 +39,13 @@ The modes, each with its value behind a ':' (a comma within it as %252C):
                     bad-chunk         a chunk whose size is no number
                     garbage           not HTTP
                     encoded           Content-Encoding: gzip, though it isn't
+                    cookie            with a cookie
     redirects       redirect:URL      {port} is this port; redirect-loop, -metadata, -other-host and -file
                     expiring:N        to a signed URL, which is good for N requests
     indexes         index:FILE        the page of a folder is that file
 
-The log is one JSON line for each request that ended: method, path, query, proxied, host, range, authorization, status,
-and sent: bytes of the body. GET /__log waits until no request is under way and answers with the lines; GET /__reset forgets
+The log is one JSON line for each request that ended: method, path, query, proxied, host, range, authorization, cookie,
+status, connection: its number, and sent: bytes of the body. GET /__log waits until no request is under way and answers with the lines; GET /__reset forgets
 the lines, the behaviours and the signatures. Neither is logged.
 """
 
@@ -54,6 +55,7 @@ import email.utils
 import hashlib
 import html
 import http.server
+import itertools
 import json
 import os
 import pathlib
@@ -99,7 +101,7 @@ class State:
 
     def __init__(self, root, log):
         self.root, self.log, self.busy = pathlib.Path(root).resolve(), log, 0
-        self.lock = threading.Condition()
+        self.lock, self.connections = threading.Condition(), itertools.count(1)
         self.reset()
 
     def control(self, path, query):
@@ -150,6 +152,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout, wbufsize = 120, PIECE
 
+    def setup(self):
+        super().setup()
+        self.number = next(self.server.state.connections)
+
     def log_message(self, *args):
         pass
 
@@ -169,8 +175,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             line = {"method": self.command, "path": path, "query": url.query, "proxied": bool(url.netloc)}
-            line |= {name.lower(): self.headers[name] for name in ("Host", "Range", "Authorization")}
-            state.count(-1, line | {"status": self.status, "sent": self.sent})
+            line |= {name.lower(): self.headers[name] for name in ("Host", "Range", "Authorization", "Cookie")}
+            state.count(-1, line | {"status": self.status, "connection": self.number, "sent": self.sent})
 
     do_HEAD = do_GET
 
@@ -277,6 +283,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "no-date" not in modes and not bare:
             headers["Last-Modified"] = http_date(stat.st_mtime + 86400 * changed)
         headers |= {"Content-Encoding": "gzip"} if "encoded" in modes else {}
+        headers |= {"Set-Cookie": "session=1; Path=/"} if "cookie" in modes else {}
         kind = modes.get("digest")
         if kind == "part":
             headers["x-amz-checksum-sha256"] = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=-2"

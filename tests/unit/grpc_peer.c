@@ -14,7 +14,7 @@
 #define MAX_CONNECTIONS 256
 #define FRAME_MAX       16384
 
-enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7 };
+enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW_UPDATE = 8 };
 enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4 };
 
 struct connection {
@@ -86,6 +86,12 @@ static bool read_frame(int fd, struct frame *frame) {
   return frame->type != GOAWAY;
 }
 
+/* So many bytes of the connection's window, of 64 KiB in all, are free again. A stream's own is never used up. */
+static bool give_room(int fd, size_t size) {
+  uint8_t increment[4] = {(uint8_t)(size >> 24), (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size};
+  return size == 0 || write_frame(fd, WINDOW_UPDATE, 0, 0, increment, sizeof(increment));
+}
+
 static void serve(struct connection *connection) {
   char preface[24];
   struct frame *frame = malloc(sizeof(*frame));
@@ -103,6 +109,7 @@ static void serve(struct connection *connection) {
       call.body = realloc(call.body, call.body_size + frame->size + 1);
       memcpy(call.body + call.body_size, frame->data, frame->size);
       call.body_size += frame->size;
+      good = give_room(connection->fd, frame->size);
     }
     if (!(frame->flags & END_STREAM)) continue;
     pthread_mutex_lock(&peer->lock);
@@ -271,6 +278,10 @@ void peer_send(struct peer_call *call, const void *message, size_t size) {
 }
 
 void peer_finish(struct peer_call *call, int code, const char *message) {
+  peer_finish_named(call, code, message, NULL);
+}
+
+void peer_finish_named(struct peer_call *call, int code, const char *message, const char *status) {
   struct fields fields = {.size = 0};
   char text[16];
   snprintf(text, sizeof(text), "%d", code);
@@ -280,6 +291,7 @@ void peer_finish(struct peer_call *call, int code, const char *message) {
   }
   add_field(&fields, "grpc-status", text);
   if (message) add_field(&fields, "grpc-message", message);
+  if (status) add_field(&fields, "modelcache-status", status);
   send_fields(call, &fields, true);
 }
 

@@ -35,6 +35,8 @@ void peer_send(struct peer_call *call, const void *message, size_t size);
 void peer_send_raw(struct peer_call *call, const void *data, size_t size);
 /* Trailers; trailers only if nothing was sent. `message` may be NULL. */
 void peer_finish(struct peer_call *call, int code, const char *message);
+/* The same with the name of a modelcache status, which may be NULL. */
+void peer_finish_named(struct peer_call *call, int code, const char *message, const char *status);
 /* End the stream without trailers. */
 void peer_end(struct peer_call *call);
 /* Close the connection after this call. */

@@ -7,11 +7,15 @@
 
 #include <cmocka.h>
 
+#include <limits.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <modelcache/backend/transport.h>
 #include <modelcache/backend/upstream.h>
@@ -49,6 +53,7 @@ struct fake {
   struct fault plan[PLAN_MAX]; /* of the next reads */
   int planned, connects, open, reads, flight_reads;
   int failing_connects;
+  const char *failing_host;
   bool flight_gone;
   sem_t *news;       /* posted by a planned fault: the service says something then */
   char endpoint[64]; /* of the last connect */
@@ -67,9 +72,9 @@ static mc_status fake_connect(mc_transport *self, const char *endpoint, mc_conne
   pthread_mutex_lock(&fake->lock);
   fake->connects++;
   snprintf(fake->endpoint, sizeof(fake->endpoint), "%s", endpoint);
-  bool fails = fake->failing_connects > 0;
+  bool fails = fake->failing_connects > 0 || (fake->failing_host && strstr(endpoint, fake->failing_host));
   if (fails) {
-    fake->failing_connects--;
+    if (fake->failing_connects) fake->failing_connects--;
   } else {
     fake->open++;
   }
@@ -103,6 +108,7 @@ static mc_status fake_read(mc_connection *connection, const mc_content *what, mc
     mc_status status = mc_call_check(call, err);
     if (status) return status;
     if (fault.after == 0) {
+      if (fault.status == MC_OK) return MC_OK; /* a transport that does not do what it promises */
       if (fake->news) sem_post(fake->news);
       return mc_error_set(err, fault.status, "fake", "as planned");
     }
@@ -279,6 +285,7 @@ struct fixture {
   struct peer *peer;
   mc_upstream *upstream;
   mc_logger logger;
+  int64_t connect_timeout_ms;
   int warnings, news;
   pthread_mutex_t lock;
 };
@@ -297,7 +304,7 @@ static void open_upstream(struct fixture *f, const char *endpoint) {
   mc_transport *transports[] = {&f->fake.base};
   mc_upstream_config config = {.struct_size = sizeof(config),
                                .endpoint = endpoint,
-                               .connect_timeout_ms = 10000,
+                               .connect_timeout_ms = f->connect_timeout_ms,
                                .stall_timeout_ms = 10000,
                                .retries = RETRIES,
                                .user_agent = "test",
@@ -311,6 +318,7 @@ static int setup(void **state) {
   struct fixture *f = calloc(1, sizeof(*f));
   f->fake.base.ops = &fake_ops;
   f->logger = (mc_logger){count_log, f, MC_LOG_DEBUG};
+  f->connect_timeout_ms = 10000;
   pthread_mutex_init(&f->lock, NULL);
   pthread_mutex_init(&f->fake.lock, NULL);
   pthread_mutex_init(&f->script.lock, NULL);
@@ -487,6 +495,17 @@ static void a_failed_read_goes_on_from_where_it_was(void **state) {
   assert_int_equal(read_all(source, &forever, NULL), MC_OK);
   assert_int_equal(f->fake.reads, 4);
   assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_range_that_ends_early_is_no_success(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, NULL);
+  plan(f, 3 << 20, MC_OK);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_PROTOCOL);
   cluster_upstream_ops.source_close(source);
 }
 
@@ -1027,6 +1046,17 @@ static void give_entries(struct peer_call *call, void *user) {
   answer(call, &response.base);
 }
 
+static void give_ugly_entry(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
+  Modelcache__V1__Entry entry = MODELCACHE__V1__ENTRY__INIT;
+  Modelcache__V1__Entry *pointer = &entry;
+  entry.url = (char *)"https://o/\033[2J";
+  response.n_entries = 1;
+  response.entries = &pointer;
+  answer(call, &response.base);
+}
+
 static bool visit_entry(void *user, const mc_entry *entry) {
   assert_string_equal(entry->url, URL);
   assert_true(entry->has_digest && mc_digest_equal(&entry->digest, &digest));
@@ -1082,6 +1112,15 @@ static void the_cache_is_managed(void **state) {
   assert_string_equal(json, "{\"up\":true}");
   free(json);
   assert_int_equal(peer_connections(f->peer), 1); /* all on one connection */
+}
+
+static void an_entry_that_would_steer_a_terminal_is_refused(void **state) {
+  struct fixture *f = *state;
+  int count = 0;
+  script(f, give_ugly_entry, NULL);
+  mc_status status = cluster_upstream_ops.cache->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL);
+  assert_int_equal(status, MC_PROTOCOL);
+  assert_int_equal(count, 0);
 }
 
 /* ---- servers that come and go ---- */
@@ -1140,6 +1179,91 @@ static void another_server_is_asked(void **state) {
   peer_stop(busy);
 }
 
+static void say_bad_gateway(struct peer_call *call, void *user) {
+  (void)user;
+  peer_headers(call, 503, "text/html", true);
+}
+
+/* A proxy that stands before the service may answer while the service does not. */
+static void a_web_server_in_its_place_counts_as_down(void **state) {
+  struct fixture *f = *state;
+  script(f, say_bad_gateway, NULL);
+  for (int i = 0; i < 20; i++) assert_int_equal(ask_state(f, NULL), MC_UNAVAILABLE);
+  assert_int_equal(f->warnings, 1);
+  assert_true(calls(f) <= 3); /* the others did not even ask */
+  script(f, give_state, NULL);
+  int64_t until = clock_ns() + 30 * NS_PER_S;
+  while (ask_state(f, NULL) != MC_OK && clock_ns() < until) sched_yield();
+  assert_int_equal(ask_state(f, NULL), MC_OK);
+  assert_int_equal(f->warnings, 1);
+  assert_int_equal(f->news, 1);
+}
+
+/* The kernel accepts for a process that is stopped: every call would have to wait until it is clear that nobody
+ * answers. */
+static void a_frozen_service_is_not_waited_for_each_time(void **state) {
+  struct fixture *f = *state;
+  struct sockaddr_in to = {.sin_family = AF_INET};
+  socklen_t length = sizeof(to);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), connections = 0;
+  assert_int_equal(bind(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+  assert_int_equal(listen(fd, 64), 0);
+  getsockname(fd, (struct sockaddr *)&to, &length);
+  char endpoint[32];
+  snprintf(endpoint, sizeof(endpoint), "127.0.0.1:%u", ntohs(to.sin_port));
+  cluster_upstream_ops.close(f->upstream);
+  f->connect_timeout_ms = 300;
+  open_upstream(f, endpoint);
+  for (int i = 0; i < 50; i++) assert_int_equal(ask_state(f, NULL), MC_UNAVAILABLE);
+  for (int got; (got = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) >= 0; connections++) close(got);
+  assert_int_equal(connections, 2); /* the first call, and the question whether anybody lives */
+  assert_int_equal(f->warnings, 1);
+  close(fd);
+}
+
+static void bytes_that_cant_be_had_are_not_tried_for_by_each_file(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_error err = MC_ERROR_INIT;
+  script(f, give_object, NULL);
+  f->fake.failing_connects = INT_MAX;
+  for (int i = 0; i < 50; i++) {
+    assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+    assert_int_equal(read_all(source, &forever, &err), MC_UNAVAILABLE);
+    cluster_upstream_ops.source_close(source);
+    if (f->fake.connects > RETRIES + 1) break; /* a slow machine: it is being tried again already */
+    assert_non_null(strstr(err.message, "fake://one:1 is down"));
+  }
+  assert_true(f->fake.connects <= RETRIES + 2);
+  assert_int_equal(f->warnings, 1);
+  f->fake.failing_connects = 0;
+  int64_t until = clock_ns() + 30 * NS_PER_S;
+  mc_status status = MC_UNAVAILABLE;
+  while (status && clock_ns() < until) {
+    assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+    status = read_all(source, &forever, NULL);
+    cluster_upstream_ops.source_close(source);
+  }
+  assert_int_equal(status, MC_OK);
+  assert_int_equal(f->warnings, 1);
+  assert_int_equal(f->news, 1);
+}
+
+static void the_other_endpoint_is_chosen_from_the_start(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, give_two_endpoints);
+  f->fake.failing_host = "one";
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK); /* it asked again, and was told of others */
+  assert_int_equal(f->fake.connects, RETRIES + 2);
+  assert_string_equal(f->fake.endpoint, "fake://a:1");
+  cluster_upstream_ops.source_close(source);
+}
+
 static void bad_endpoints_are_refused(void **state) {
   struct fixture *f = *state;
   static const char *const bad[] = {NULL, "", "a:1,", ",a:1", "a:1,,b:2", "a", "a:1,b", "http://a:1"};
@@ -1176,6 +1300,7 @@ int main(void) {
       TEST(an_empty_file_has_a_table_of_nothing),
       TEST(a_known_object_is_not_opened),
       TEST(a_failed_read_goes_on_from_where_it_was),
+      TEST(a_range_that_ends_early_is_no_success),
       TEST(a_kept_connection_that_ended_costs_no_attempt),
       TEST(the_next_endpoint_is_tried),
       TEST(an_evicted_object_is_asked_for_again),
@@ -1197,8 +1322,13 @@ int main(void) {
       TEST(stat_tells_what_the_origin_has),
       TEST(a_folder_is_listed),
       TEST(the_cache_is_managed),
+      TEST(an_entry_that_would_steer_a_terminal_is_refused),
       TEST(a_service_that_is_down_is_left_alone_for_a_while),
       TEST(another_server_is_asked),
+      TEST(a_web_server_in_its_place_counts_as_down),
+      TEST(a_frozen_service_is_not_waited_for_each_time),
+      TEST(bytes_that_cant_be_had_are_not_tried_for_by_each_file),
+      TEST(the_other_endpoint_is_chosen_from_the_start),
       TEST(bad_endpoints_are_refused),
   };
   return cmocka_run_group_tests(tests, make_content, free_content);

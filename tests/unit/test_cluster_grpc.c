@@ -131,6 +131,29 @@ static void every_code_has_its_status(void **state) {
   }
 }
 
+static mc_status named(int code, const char *name) {
+  return wire_status_named(code, name, strlen(name));
+}
+
+static void a_servers_own_status_is_believed_where_it_fits_its_code(void **state) {
+  (void)state;
+  assert_int_equal(named(8, "no_space"), MC_NO_SPACE);
+  assert_int_equal(named(8, "no_memory"), MC_NO_MEMORY);
+  assert_int_equal(named(8, "resource_exhausted"), MC_RESOURCE_EXHAUSTED);
+  assert_int_equal(named(10, "busy"), MC_BUSY);
+  assert_int_equal(named(10, "changed"), MC_CHANGED);
+  assert_int_equal(named(13, "protocol"), MC_PROTOCOL);
+  static const char *const odd[] = {"", "no_spac", "no_spacex", "ok", "cancelled", "NO_SPACE", "not_found", "\xff"};
+  for (size_t i = 0; i < sizeof(odd) / sizeof(*odd); i++) {
+    assert_int_equal(named(8, odd[i]), MC_RESOURCE_EXHAUSTED);
+    assert_int_equal(named(0, odd[i]), MC_OK);
+    assert_int_equal(named(5, odd[i]), MC_NOT_FOUND);
+    assert_int_equal(named(-1, odd[i]), MC_IO);
+  }
+  assert_int_equal(named(0, "no_space"), MC_OK);
+  assert_int_equal(named(14, "no_space"), MC_UNAVAILABLE);
+}
+
 static void timeouts_fit_eight_digits(void **state) {
   (void)state;
   char text[WIRE_TIMEOUT_SIZE];
@@ -277,6 +300,30 @@ static void say_not_found(struct peer_call *call, void *user) {
   peer_finish(call, 5, "no such file: caf%C3%A9%0Ax");
 }
 
+static void say_no_space(struct peer_call *call, void *user) {
+  (void)user;
+  peer_finish_named(call, 8, "the disk is full", "no_space");
+}
+
+static void say_no_space_behind_a_message(struct peer_call *call, void *user) {
+  (void)user;
+  peer_send(call, "a", 1);
+  peer_finish_named(call, 8, NULL, "no_space");
+}
+
+static void say_exhausted(struct peer_call *call, void *user) {
+  (void)user;
+  char name[300];
+  memset(name, 'n', sizeof(name) - 1);
+  name[sizeof(name) - 1] = 0;
+  peer_finish_named(call, 8, NULL, name);
+}
+
+static void say_well_named_badly(struct peer_call *call, void *user) {
+  (void)user;
+  peer_finish_named(call, 0, NULL, "no_space");
+}
+
 static void say_data_loss(struct peer_call *call, void *user) {
   (void)user;
   peer_send(call, "a", 1);
@@ -342,6 +389,11 @@ static void bad_ends_have_their_status(void **state) {
   mc_error err = MC_ERROR_INIT;
   assert_int_equal(one_call_of(say_not_found, &err), MC_NOT_FOUND);
   assert_non_null(strstr(err.message, "no such file: caf\xC3\xA9?x"));
+  assert_int_equal(one_call_of(say_no_space, &err), MC_NO_SPACE);
+  assert_non_null(strstr(err.message, "the disk is full"));
+  assert_int_equal(one_call_of(say_no_space_behind_a_message, &err), MC_NO_SPACE);
+  assert_int_equal(one_call_of(say_exhausted, &err), MC_RESOURCE_EXHAUSTED);
+  err = (mc_error)MC_ERROR_INIT;
   assert_int_equal(one_call_of(say_data_loss, &err), MC_CORRUPT);
   assert_non_null(strstr(err.message, "DATA_LOSS"));
   assert_int_equal(one_call_of(say_deadline, &err), MC_UNAVAILABLE); /* the call had no deadline */
@@ -356,6 +408,15 @@ static void bad_ends_have_their_status(void **state) {
   assert_int_equal(one_call_of(break_off, &err), MC_UNAVAILABLE);
 }
 
+static void a_name_does_not_make_a_failure_of_success(void **state) {
+  (void)state;
+  struct peer *peer = peer_start(0, say_well_named_badly, NULL);
+  struct rpc_channel *channel = channel_to(peer_address(peer));
+  assert_int_equal(call_once(channel, "x", 1, NULL, &forever, NULL), MC_OK);
+  rpc_channel_close(channel);
+  peer_stop(peer);
+}
+
 static void a_port_without_a_server_is_told_at_once(void **state) {
   (void)state;
   struct peer *peer = peer_start(0, echo, NULL);
@@ -366,7 +427,7 @@ static void a_port_without_a_server_is_told_at_once(void **state) {
   assert_int_equal(call_once(channel, "x", 1, NULL, &forever, &err), MC_UNAVAILABLE);
   assert_true(clock_ns() - began < CONNECT_MS * NS_PER_MS);
   assert_non_null(strstr(err.message, "can't reach the service at 127.0.0.1:"));
-  assert_int_equal(rpc_channel_probe(channel, &forever, NULL), MC_UNAVAILABLE);
+  assert_int_equal(rpc_channel_probe(channel, 0, &forever, NULL), MC_UNAVAILABLE);
   rpc_channel_close(channel);
 }
 
@@ -543,12 +604,14 @@ int main(void) {
       cmocka_unit_test(a_compressed_or_too_long_message_is_refused),
       cmocka_unit_test(header_texts_are_read_as_grpc_defines_them),
       cmocka_unit_test(every_code_has_its_status),
+      cmocka_unit_test(a_servers_own_status_is_believed_where_it_fits_its_code),
       cmocka_unit_test(timeouts_fit_eight_digits),
       cmocka_unit_test(calls_share_a_connection_one_after_the_other),
       cmocka_unit_test(a_kept_connection_that_was_cut_is_made_anew),
       cmocka_unit_test(a_stream_brings_its_messages_in_order),
       cmocka_unit_test(threads_call_at_once),
       cmocka_unit_test(bad_ends_have_their_status),
+      cmocka_unit_test(a_name_does_not_make_a_failure_of_success),
       cmocka_unit_test(a_port_without_a_server_is_told_at_once),
       cmocka_unit_test(a_bad_address_is_refused),
       cmocka_unit_test(a_cancelled_call_ends_and_the_server_sees_it),

@@ -160,6 +160,8 @@ static void set_entry(mc_entry *to, const mc_entry *from, char *url, size_t leng
 static mc_status local_lookup(mc_coordination *coordination, const char *key, mc_entry **out, mc_error *err) {
   struct local *self = local_of(coordination);
   mc_entry *copy = NULL;
+  mc_status status = check_key(key, err);
+  if (status) return status;
   pthread_mutex_lock(&self->lock);
   struct slot *slot = find(self, key);
   bool found = slot && slot->known;
@@ -205,6 +207,8 @@ static mc_status local_publish(mc_coordination *coordination, const char *key, u
 
 static mc_status local_forget(mc_coordination *coordination, const char *key, mc_error *err) {
   struct local *self = local_of(coordination);
+  mc_status status = check_key(key, err);
+  if (status) return status;
   pthread_mutex_lock(&self->lock);
   struct slot *slot = find(self, key);
   bool busy = is_held(slot);
@@ -263,6 +267,8 @@ static mc_status local_claim(mc_coordination *coordination, const char *key, mc_
 
 static mc_status local_renew(mc_coordination *coordination, const char *key, uint64_t token, mc_error *err) {
   struct local *self = local_of(coordination);
+  mc_status status = check_key(key, err);
+  if (status) return status;
   pthread_mutex_lock(&self->lock);
   struct slot *slot = find(self, key);
   bool held = holds(slot, token);
@@ -285,10 +291,11 @@ static void local_abandon(mc_coordination *coordination, const char *key, uint64
 static mc_status local_wait(mc_coordination *coordination, const char *key, uint64_t token, const mc_call *call,
                             mc_error *err) {
   struct local *self = local_of(coordination);
+  mc_status status = check_key(key, err);
+  if (status) return status;
   struct waiter waiter = {.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   if (waiter.event < 0) return mc_error_errno(err, errno, ORIGIN, "can't wait for a claim: no eventfd");
   struct pollfd fds[] = {{.fd = waiter.event, .events = POLLIN}, {.fd = mc_cancel_fd(call->cancel), .events = POLLIN}};
-  mc_status status = MC_OK;
   pthread_mutex_lock(&self->lock);
   struct slot *slot = find(self, key);
   if (slot) DL_APPEND(slot->waiters, &waiter); /* from now on the slot stays */
@@ -342,7 +349,8 @@ const mc_coordination_ops local_coordination_ops = {
 static mc_status local_open(mc_coordination **out, const mc_coordination_config *config, mc_error *err) {
   struct local *self = calloc(1, sizeof(*self));
   if (!self) return no_memory(err);
-  if (!config->member_id || strlen(config->member_id) >= sizeof(self->member) || config->lease_ms <= 0) {
+  if (!config->member_id || !*config->member_id || strlen(config->member_id) >= sizeof(self->member) ||
+      config->lease_ms <= 0) {
     free(self);
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a member's id has 1 to %zu bytes, and a lease a length",
                         sizeof(self->member) - 1);

@@ -173,14 +173,15 @@ static void unmap(mc_stage *stage) {
 
 /* Leaves the stage as it was when it fails. */
 static mc_status memory_stage_resize(mc_stage *stage, uint64_t size, mc_error *err) {
-  struct stat st;
   void *memory = NULL;
   int error = size > INT64_MAX ? EFBIG : 0;
-  if (!error && (fstat(stage->fd, &st) || ftruncate(stage->fd, (off_t)size))) error = errno;
-  if (!error && size) {
+  if (!error && size) { /* before the file changes, as a shorter one has lost its end */
     memory = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, stage->fd, 0);
     if (memory == MAP_FAILED) error = errno;
-    if (error && ftruncate(stage->fd, st.st_size)) error = errno;
+  }
+  if (!error && ftruncate(stage->fd, (off_t)size)) {
+    error = errno;
+    if (memory) munmap(memory, (size_t)size);
   }
   if (error == EFBIG || error == ENOSPC || error == ENOMEM || error == EINVAL) {
     return mc_error_set(err, MC_NO_SPACE, ORIGIN, "no room for %llu bytes in memory", (unsigned long long)size);
@@ -228,10 +229,12 @@ static mc_status memory_stage_create(mc_storage *storage, const char *key, uint6
   return MC_OK;
 }
 
-/* F_SEAL_FUTURE_WRITE rather than F_SEAL_WRITE: those who follow the download have it mapped or in a pipe now, which
+/* Fine if it is sealed already: a commit that failed later may be tried again.
+ * F_SEAL_FUTURE_WRITE rather than F_SEAL_WRITE: those who follow the download have it mapped or in a pipe now, which
  * would forbid the latter. The one writable mapping is ours, and ends here. */
 static int seal(mc_stage *stage) {
-  int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, now = fcntl(stage->fd, F_GET_SEALS);
+  if (now >= 0 && now & F_SEAL_SEAL) return 0;
   if (fcntl(stage->fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) &&
       (errno != EINVAL || fcntl(stage->fd, F_ADD_SEALS, seals))) { /* before Linux 5.1 */
     return errno;
@@ -243,7 +246,7 @@ static int seal(mc_stage *stage) {
 static mc_status memory_stage_commit(mc_stage *stage, const mc_digest *digest, const void *meta, size_t meta_size,
                                      mc_error *err) {
   struct memory *self = memory_of(stage->storage);
-  struct object *object = object_new(digest, meta, meta_size), *before = NULL;
+  struct object *object = object_new(digest, meta, meta_size);
   struct stat st;
   if (!object) return no_memory(err, "an object");
   int error = seal(stage);
@@ -252,21 +255,22 @@ static mc_status memory_stage_commit(mc_stage *stage, const mc_digest *digest, c
     object_free(object);
     return mc_error_errno(err, error, ORIGIN, "can't seal an object");
   }
-  object->fd = stage->fd;
   object->size = (uint64_t)st.st_size;
   pthread_mutex_lock(&self->lock);
-  before = find(self, digest);
-  if (before) HASH_DEL(self->objects, before);
-  unsigned count = HASH_COUNT(self->objects);
-  HASH_ADD(hh, self->objects, digest, sizeof(object->digest), object);
-  bool added = HASH_COUNT(self->objects) > count;
-  pthread_mutex_unlock(&self->lock);
-  object_free(before);
-  if (!added) {
-    object->fd = -1; /* the stage's still */
-    object_free(object);
-    return no_memory(err, "an object");
+  struct object *there = find(self, digest);
+  bool added = false;
+  if (there) { /* it stays: its readers have it open, and ours would need the same bytes again */
+    there->used_at = object->used_at;
+  } else {
+    unsigned count = HASH_COUNT(self->objects);
+    HASH_ADD(hh, self->objects, digest, sizeof(object->digest), object);
+    added = HASH_COUNT(self->objects) > count;
   }
+  if (added) object->fd = stage->fd;
+  pthread_mutex_unlock(&self->lock);
+  if (!added) object_free(object);
+  if (!added && !there) return no_memory(err, "an object");
+  if (there) close(stage->fd);
   free(stage);
   return MC_OK;
 }

@@ -70,6 +70,11 @@ bool posix_is_missing(int errnum) {
   return errnum == ENOENT || errnum == ESTALE;
 }
 
+mc_status posix_missing(mc_error *err, int errnum, const char *path) {
+  if (posix_is_missing(errnum)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
+  return posix_error(err, errnum, "can't open %s", path);
+}
+
 mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err) {
   int error = file_read(path, data, size, max);
   if (posix_is_missing(error)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
@@ -136,24 +141,26 @@ static mc_status posix_open_object(mc_storage *storage, const mc_digest *digest,
                                    mc_error *err) {
   char path[PATH_SIZE];
   struct stat st;
+  /* Data alone is no object, for scan and read_meta neither. */
+  posix_object_file(path, posix_of(storage), digest, META);
+  int error = access(path, F_OK) ? errno : 0;
   posix_object_file(path, posix_of(storage), digest, "");
-  int opened = open(path, O_RDONLY | O_CLOEXEC);
-  int error = opened < 0 || fstat(opened, &st) ? errno : 0;
+  int opened = error ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+  if (!error && (opened < 0 || fstat(opened, &st))) error = errno;
   if (!error) {
     *fd = opened;
     *size = (uint64_t)st.st_size;
     return MC_OK;
   }
   if (opened >= 0) close(opened);
-  if (posix_is_missing(error)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
-  return posix_error(err, error, "can't open %s", path);
+  return posix_missing(err, error, path);
 }
 
 static mc_status posix_read_meta(mc_storage *storage, const mc_digest *digest, void **meta, size_t *size, size_t max,
                                  mc_error *err) {
   char path[PATH_SIZE];
   posix_object_file(path, posix_of(storage), digest, "");
-  if (access(path, F_OK)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
+  if (access(path, F_OK)) return posix_missing(err, errno, path);
   return posix_read_file(posix_object_file(path, posix_of(storage), digest, META), meta, size, max, err);
 }
 
@@ -272,15 +279,22 @@ static mc_status make_folders(struct posix *self, mc_error *err) {
     int error = mkdir_all(posix_path(path, self, "%s", kinds[i]), 0777);
     if (error) return posix_error(err, error, "can't make the folder %s", path);
   }
-  return MC_OK;
+  int error = self->durable ? fsync_folder(self->root) : 0;
+  if (!error && self->durable) fsync_folder(posix_path(path, self, "..")); /* which may not be ours to open */
+  return error ? posix_error(err, error, "can't flush %s", self->root) : MC_OK;
 }
 
-/* A full disk is fine: what is stored can be served. */
+/* A full disk is fine: what is stored can be served. What is written tells the storage's clock, too: where that is
+ * another machine's, it may be off by minutes, and a living owner's stage would look abandoned. */
 static mc_status check_writable(struct posix *self, mc_error *err) {
   static const char key[KEY_SIZE] = "0000000000000000000000000000000000000000000000000000000000000000";
   mc_stage *stage;
   mc_status status = posix_stage_create(&self->base, key, 0, &stage, err);
-  if (!status) posix_stage_close(stage, false);
+  if (!status) {
+    char path[PATH_SIZE];
+    self->skew_ms = posix_mtime(posix_path(path, self, "stage")) - clock_wall_ms();
+    posix_stage_close(stage, false);
+  }
   return status == MC_NO_SPACE ? MC_OK : status;
 }
 

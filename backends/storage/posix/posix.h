@@ -21,6 +21,7 @@ struct posix {
   char *root;      /* absolute */
   char owner[OWNER_SIZE];
   bool durable;
+  int64_t skew_ms; /* how far the storage's clock, which sets the times of files, is ahead of ours */
   mc_logger logger;
 };
 
@@ -36,6 +37,8 @@ char *posix_path(char path[PATH_SIZE], const struct posix *self, const char *for
 char *posix_object_file(char path[PATH_SIZE], const struct posix *self, const mc_digest *digest, const char *suffix);
 /* As mc_error_errno, but never MC_NOT_FOUND: that is for what was asked for, not for a folder that has gone. */
 mc_status posix_error(mc_error *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* That `path` can't be had: MC_NOT_FOUND if it isn't there. */
+mc_status posix_missing(mc_error *err, int errnum, const char *path);
 /* Whether a file isn't there; on NFS that can also be found out late. */
 bool posix_is_missing(int errnum);
 /* A whole small file. MC_NOT_FOUND, MC_RESOURCE_EXHAUSTED. */

@@ -7,9 +7,13 @@
  *
  * Whether a process of this machine (and its pid namespace) lives is known; another's stage counts as left when nothing
  * was written to it for a minute. The stage of an owner that was slower than that is lost to it: its commit fails with
- * MC_BUSY, as its folder has another name by then. */
+ * MC_BUSY, as its folder has another name by then.
+ *
+ * The journal is a row of frames, each a length (u32, little-endian, never 0) and so many bytes: a process that is
+ * killed inside of write(2) can leave half of what it wrote, which is cut off when the stage is adopted. */
 #include "posix.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,19 +21,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 
 #define NOBODY     "nobody"
 #define FOREIGN_MS (60 * 1000)
+#define APPEND_MAX ((size_t)1 << 30) /* what write(2) takes at once */
 #define NAME_SIZE  (KEY_SIZE + OWNER_SIZE + 17)
 
 struct stage {
-  mc_stage base; /* first: callers see no more */
-  int journal;   /* open to append */
-  uint64_t journal_size;
-  char name[NAME_SIZE]; /* of its folder */
+  mc_stage base;          /* first: callers see no more */
+  int journal;            /* open to append */
+  uint64_t journal_size;  /* of the file */
+  uint64_t journal_bytes; /* of what was appended */
+  bool torn;              /* half a frame is behind them */
+  bool unsound;           /* data could not be flushed: what the file holds is not known any more */
+  char name[NAME_SIZE];   /* of its folder */
 };
 
 static struct stage *stage_of(mc_stage *base) {
@@ -101,6 +110,7 @@ static bool look(struct found *found, const struct posix *self, const char *name
   if (folder > found->used_at) found->used_at = folder;
   struct stat st;
   found->resumable = data && stat(stage_file(path, self, name, "journal"), &st) == 0 && st.st_size > 0;
+  found->used_at -= self->skew_ms;
   found->abandoned = strcmp(owner, NOBODY) == 0 || !owner_may_live(owner, found->used_at, FOREIGN_MS);
   return true;
 }
@@ -150,6 +160,24 @@ static void close_files(struct stage *stage) {
   stage->base.fd = stage->journal = -1;
 }
 
+/* Find the end of the journal's last whole frame, and cut off what is behind it. 0 or an errno. */
+static int mend_journal(struct stage *stage, uint64_t size) {
+  uint64_t at = 0, bytes = 0;
+  uint32_t length;
+  while (size - at > sizeof(length)) {
+    int error = pread_all(stage->journal, &length, sizeof(length), at);
+    if (error) return error;
+    length = le32toh(length);
+    if (!length || length > size - at - sizeof(length)) break;
+    at += sizeof(length) + length;
+    bytes += length;
+  }
+  if (at < size && ftruncate(stage->journal, (off_t)at)) return errno;
+  stage->journal_size = at;
+  stage->journal_bytes = bytes;
+  return 0;
+}
+
 /* Open the files of a stage's folder; with O_CREAT they are made. 0 or an errno. */
 static int open_files(struct stage **out, struct posix *self, const char *name, int flags) {
   char path[PATH_SIZE];
@@ -165,13 +193,13 @@ static int open_files(struct stage **out, struct posix *self, const char *name, 
     stage->journal = open(stage_file(path, self, name, "journal"), O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (stage->journal < 0 || fstat(stage->journal, &journal)) error = errno;
   }
+  if (!error) error = mend_journal(stage, (uint64_t)journal.st_size);
   if (error) {
     close_files(stage);
     free(stage);
     return error;
   }
   stage->base.size = (uint64_t)data.st_size;
-  stage->journal_size = (uint64_t)journal.st_size;
   *out = stage;
   return 0;
 }
@@ -237,7 +265,27 @@ struct adoption {
   struct posix *self;
   const char *key;
   struct stage *stage;
+  int error; /* why one that was there could not be had */
 };
+
+/* Let go of a stage's folder: it is whose who renames it next. 0 or an errno. */
+static int give_away(const struct posix *self, const char *name) {
+  char from[PATH_SIZE], to[PATH_SIZE], key[KEY_SIZE], free_name[NAME_SIZE];
+  snprintf(key, sizeof(key), "%.64s", name);
+  new_name(free_name, key, NOBODY);
+  posix_path(from, self, "stage/%s", name);
+  return rename(from, posix_path(to, self, "stage/%s", free_name)) ? errno : 0;
+}
+
+/* Open a stage that was taken. Its data is read-only if its owner died between making it so and its rename. */
+static int open_taken(struct stage **out, struct posix *self, const char *name) {
+  char path[PATH_SIZE];
+  int error = open_files(out, self, name, 0);
+  if (error == EACCES && chmod(stage_file(path, self, name, "data"), 0644) == 0) {
+    error = open_files(out, self, name, 0);
+  }
+  return error;
+}
 
 static bool adopt(void *user, const char *name) {
   struct adoption *adoption = user;
@@ -245,8 +293,14 @@ static bool adopt(void *user, const char *name) {
   char taken[NAME_SIZE], path[PATH_SIZE];
   if (strncmp(name, adoption->key, KEY_SIZE - 1) != 0 || !look(&found, adoption->self, name)) return true;
   if (!found.abandoned || !take(taken, adoption->self, name, found.key)) return true;
-  if (open_files(&adoption->stage, adoption->self, taken, 0) == 0) return false;
-  remove_all(posix_path(path, adoption->self, "stage/%s", taken)); /* it has no data */
+  adoption->error = open_taken(&adoption->stage, adoption->self, taken);
+  if (!posix_is_missing(adoption->error)) {
+    /* Want of descriptors or memory passes, and what was downloaded should outlast it. */
+    if (adoption->error) give_away(adoption->self, taken);
+    return false;
+  }
+  adoption->error = 0; /* it has no data */
+  remove_all(posix_path(path, adoption->self, "stage/%s", taken));
   return true;
 }
 
@@ -256,6 +310,7 @@ mc_status posix_stage_resume(mc_storage *storage, const char *key, mc_stage **ou
   if (!key_is_valid(key)) return bad_key(err);
   int error = posix_each(posix_path(path, adoption.self, "stage"), adopt, &adoption, NULL);
   if (error) return posix_error(err, error, "can't look into %s", path);
+  if (adoption.error) return posix_error(err, adoption.error, "can't open a download in %s", path);
   if (!adoption.stage) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "no download of this was left to be resumed");
   *out = &adoption.stage->base;
   return MC_OK;
@@ -267,7 +322,7 @@ mc_status posix_restage(mc_storage *storage, const mc_digest *digest, const char
   char object[PATH_SIZE], path[PATH_SIZE], name[NAME_SIZE];
   if (!key_is_valid(key)) return bad_key(err);
   posix_object_file(object, self, digest, "");
-  if (access(object, F_OK)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", object);
+  if (access(object, F_OK)) return posix_missing(err, errno, object);
   int error = make_folder(name, self, key);
   if (error) return posix_error(err, error, "can't make a folder in %s/stage", self->root);
   if (rename(object, stage_file(path, self, name, "data"))) {
@@ -297,27 +352,62 @@ mc_status posix_stage_resize(mc_stage *base, uint64_t size, mc_error *err) {
   return MC_OK;
 }
 
+/* Cut off half a frame, which would hide all that come after it. 0 or an errno. */
+static int cut_torn(struct stage *stage) {
+  if (stage->torn && ftruncate(stage->journal, (off_t)stage->journal_size)) return errno;
+  stage->torn = false;
+  return 0;
+}
+
+static int append(struct stage *stage, const void *data, size_t size) {
+  uint32_t length = htole32((uint32_t)size);
+  struct iovec frame[] = {{&length, sizeof(length)}, {(void *)data, size}};
+  ssize_t put;
+  int error = cut_torn(stage);
+  if (error) return error;
+  do {
+    put = writev(stage->journal, frame, 2);
+  } while (put < 0 && errno == EINTR);
+  if (put < 0) return errno;
+  if ((size_t)put != sizeof(length) + size) {
+    stage->torn = true;
+    cut_torn(stage); /* else with the next append, or when it is adopted */
+    return ENOSPC;
+  }
+  stage->journal_size += (uint64_t)put;
+  stage->journal_bytes += size;
+  return 0;
+}
+
 mc_status posix_stage_append(mc_stage *base, const void *data, size_t size, mc_error *err) {
   struct stage *stage = stage_of(base);
-  ssize_t put;
-  do {
-    put = write(stage->journal, data, size);
-  } while (put < 0 && errno == EINTR);
-  if (put >= 0 && (size_t)put == size) {
-    stage->journal_size += size;
-    return MC_OK;
-  }
-  int error = put < 0 ? errno : ENOSPC;
-  /* Half a record would hide all that come after it. */
-  if (put > 0 && ftruncate(stage->journal, (off_t)stage->journal_size)) error = errno;
+  if (size > APPEND_MAX) return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "too much at once for a journal");
+  int error = size ? append(stage, data, size) : 0;
+  if (!error) return MC_OK;
   if (is_full(error)) return full(storage_of(stage), MC_SIZE_UNKNOWN, err);
   return posix_error(err, error, "can't write a journal in %s/stage", storage_of(stage)->root);
+}
+
+/* Take the lengths out, in place: what was appended remains. */
+static size_t unframe(char *bytes, size_t size) {
+  size_t at = 0, used = 0;
+  uint32_t length;
+  while (size - at > sizeof(length)) {
+    memcpy(&length, bytes + at, sizeof(length));
+    length = le32toh(length);
+    at += sizeof(length);
+    if (length > size - at) break; /* somebody else writes to it */
+    memmove(bytes + used, bytes + at, length);
+    at += length;
+    used += length;
+  }
+  return used;
 }
 
 mc_status posix_stage_journal(mc_stage *base, void **data, size_t *size, size_t max, mc_error *err) {
   struct stage *stage = stage_of(base);
   size_t length = (size_t)stage->journal_size;
-  if (stage->journal_size > max) {
+  if (stage->journal_bytes > max) {
     return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "a journal is larger than the %zu bytes it may have", max);
   }
   char *bytes = malloc(length + 1);
@@ -327,9 +417,9 @@ mc_status posix_stage_journal(mc_stage *base, void **data, size_t *size, size_t 
     free(bytes);
     return posix_error(err, error, "can't read a journal in %s/stage", storage_of(stage)->root);
   }
-  bytes[length] = 0;
+  *size = unframe(bytes, length);
+  bytes[*size] = 0;
   *data = bytes;
-  *size = length;
   return MC_OK;
 }
 
@@ -344,13 +434,28 @@ static int write_file(const char *path, const void *data, size_t size, bool dura
   return error;
 }
 
+/* Learn of writes that failed late, and, if it is durable, wait for the disk. Network file systems write when they
+ * like, and tell of a failure when a descriptor of the file, as good as a copy, is closed. The kernel may then have
+ * dropped what it could not write, and says so only once: a second flush that succeeds would mean nothing. 0 or an
+ * errno. */
+static int flush(struct stage *stage) {
+  if (stage->unsound) return EIO;
+  int copy = fcntl(stage->base.fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return errno;
+  int error = storage_of(stage)->durable && fsync(copy) ? errno : 0;
+  if (close(copy) && !error) error = errno;
+  stage->unsound = error != 0;
+  return error;
+}
+
 /* Put meta and data in their places. 0 or an errno; ENOENT: the folder was taken away. */
 static int commit_files(struct stage *stage, const mc_digest *digest, const void *meta, size_t meta_size) {
   struct posix *self = storage_of(stage);
   char from[PATH_SIZE], to[PATH_SIZE];
-  if (self->durable && fsync(stage->base.fd)) return errno;
+  int error = flush(stage);
+  if (error) return error;
   if (fchmod(stage->base.fd, 0444)) log_debug(&self->logger, ORIGIN, "can't make an object read-only");
-  int error = write_file(stage_file(from, self, stage->name, "meta"), meta, meta_size, self->durable);
+  error = write_file(stage_file(from, self, stage->name, "meta"), meta, meta_size, self->durable);
   if (!error) error = posix_move(from, posix_object_file(to, self, digest, ".meta"));
   if (!error) error = posix_move(stage_file(from, self, stage->name, "data"), posix_object_file(to, self, digest, ""));
   if (error || !self->durable) return error;
@@ -379,14 +484,11 @@ mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void
 void posix_stage_close(mc_stage *base, bool keep) {
   struct stage *stage = stage_of(base);
   struct posix *self = storage_of(stage);
-  char from[PATH_SIZE], to[PATH_SIZE], key[KEY_SIZE], name[NAME_SIZE];
-  posix_path(from, self, "stage/%s", stage->name);
-  close_files(stage);
-  if (keep) {
-    snprintf(key, sizeof(key), "%.64s", stage->name);
-    new_name(name, key, NOBODY);
-    keep = rename(from, posix_path(to, self, "stage/%s", name)) == 0;
+  char path[PATH_SIZE];
+  close_files(stage); /* first: what is open keeps its folder alive on NFS */
+  keep = keep && !stage->unsound && give_away(self, stage->name) == 0;
+  if (!keep && remove_all(posix_path(path, self, "stage/%s", stage->name))) {
+    log_warn(&self->logger, ORIGIN, "can't remove the stage %s", path);
   }
-  if (!keep && remove_all(from)) log_warn(&self->logger, ORIGIN, "can't remove the stage %s", from);
   free(stage);
 }

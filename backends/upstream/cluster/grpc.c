@@ -20,6 +20,7 @@
 #define MAX_IDLE_AGE (30 * NS_PER_S) /* and for how long */
 #define LINGER       (5 * NS_PER_MS) /* for the status behind the last message: it comes in the same moment */
 #define MAX_STATUS   MC_ERROR_MESSAGE_SIZE
+#define MAX_NAME     32 /* no status has a longer name */
 
 /* A transfer's handles. The connection that belongs to them lives in the multi handle. */
 struct handle {
@@ -55,6 +56,7 @@ struct rpc_stream {
   bool speaks;   /* and is gRPC's by its content type */
   bool has_code;
   int http_status, code;
+  char status_name[MAX_NAME]; /* the server's own status; empty: it has not said */
   char status_message[MAX_STATUS];
   int64_t heard; /* when the server last sent something, or answered a probe */
   bool ended;
@@ -200,6 +202,10 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   } else if ((value = header_value(line, size, "grpc-status", &length))) {
     stream->has_code = true;
     stream->code = wire_parse_code(value, length);
+  } else if ((value = header_value(line, size, WIRE_STATUS_KEY, &length))) {
+    if (length >= sizeof(stream->status_name)) length = 0;
+    memcpy(stream->status_name, value, length);
+    stream->status_name[length] = 0;
   } else if ((value = header_value(line, size, "grpc-message", &length))) {
     wire_decode_message(stream->status_message, sizeof(stream->status_message), value, length);
   }
@@ -335,7 +341,7 @@ mc_status rpc_stream_open(struct rpc_stream **out, struct rpc_channel *channel, 
 
 static mc_status end_with_code(struct rpc_stream *stream) {
   int code = stream->has_code ? stream->code : wire_code_of_http(stream->http_status);
-  mc_status status = wire_status(code);
+  mc_status status = wire_status_named(code, stream->status_name, strlen(stream->status_name));
   if (status == MC_DEADLINE_EXCEEDED && stream->endless) status = MC_UNAVAILABLE;
   if (status == MC_OK && wire_frames_torn(&stream->frames)) {
     return mc_error_set(&stream->error, MC_PROTOCOL, ORIGIN, "the service at %s ended in the middle of a message",
@@ -462,7 +468,7 @@ static mc_status wait_for_more(struct rpc_stream *stream, const mc_call *call, m
 
   /* A server may well have nothing to say for long, while it waits for something itself; but one that is frozen, or
    * whose host is, must not be waited for. HTTP/2 has pings for that, which curl can't send. */
-  mc_status status = rpc_channel_probe(stream->channel, call, err);
+  mc_status status = rpc_channel_probe(stream->channel, 0, call, err);
   stream->heard = clock_ns();
   return status;
 }
@@ -505,17 +511,18 @@ bool rpc_stream_broke(const struct rpc_stream *stream) {
 }
 
 bool rpc_stream_answered(const struct rpc_stream *stream) {
-  return stream->answered;
+  return stream->answered && stream->speaks;
 }
 
-mc_status rpc_channel_probe(struct rpc_channel *channel, const mc_call *call, mc_error *err) {
-  mc_call patient = {deadline_earlier(call->deadline, deadline_in_ms(channel->connect_timeout_ms)), call->cancel};
+mc_status rpc_channel_probe(struct rpc_channel *channel, int64_t most_ms, const mc_call *call, mc_error *err) {
+  int64_t until = deadline_earlier(deadline_in_ms(channel->connect_timeout_ms), deadline_in_ms(most_ms));
+  mc_call patient = {deadline_earlier(call->deadline, until), call->cancel};
   struct rpc_stream *stream;
   mc_status status = rpc_stream_open(&stream, channel, "/grpc.health.v1.Health/Check", "", 0, &patient, err);
   if (status) return status;
   stream->probes = false;
   status = rpc_stream_wait(stream, &patient, err);
-  bool lives = stream->answered;
+  bool lives = rpc_stream_answered(stream);
   rpc_stream_close(stream, lives);
   if (lives) return MC_OK;
   status = mc_call_check(call, err);

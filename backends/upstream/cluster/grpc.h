@@ -31,9 +31,9 @@ mc_status rpc_channel_open(struct rpc_channel **out, const struct rpc_channel_co
 void rpc_channel_close(struct rpc_channel *channel);
 const char *rpc_channel_address(const struct rpc_channel *channel);
 
-/* Ask the server, by its health service, whether it lives: any answer within the connect timeout will do. Blocks.
- * MC_UNAVAILABLE. */
-mc_status rpc_channel_probe(struct rpc_channel *channel, const mc_call *call, mc_error *err);
+/* Ask the server, by its health service, whether it lives: any answer in gRPC within the connect timeout, and within
+ * most_ms unless that is 0, will do. Blocks. MC_UNAVAILABLE. */
+mc_status rpc_channel_probe(struct rpc_channel *channel, int64_t most_ms, const mc_call *call, mc_error *err);
 
 /* Begin a call of `method` ("/package.Service/Method") with one encoded message, which is copied. Does not block: a
  * server that can't be reached shows in the first wait. The call's deadline goes with it to the server. */
@@ -50,7 +50,7 @@ mc_status rpc_stream_next(struct rpc_stream *stream, const void **message, size_
 bool rpc_stream_poll(struct rpc_stream *stream);
 /* Whether it ended without the server having said how: the server has gone, or is going. */
 bool rpc_stream_broke(const struct rpc_stream *stream);
-/* Whether the server has answered anything at all. */
+/* Whether a gRPC server has answered anything at all, and not only a web server before it. */
 bool rpc_stream_answered(const struct rpc_stream *stream);
 /* End it. A call that is still open is cancelled; with `linger` it is first given a moment to end by itself, for when
  * nothing but its status is outstanding: its connection can then be kept. NULL is fine. */

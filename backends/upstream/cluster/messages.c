@@ -112,6 +112,14 @@ mc_status ticket_from(struct ticket **out, const Modelcache__V1__Ticket *message
   return MC_OK;
 }
 
+/* What is shown to people may not steer their terminals. */
+static bool is_printable(const char *text) {
+  for (; *text; text++) {
+    if ((unsigned char)*text < 0x20 || *text == 0x7f) return false;
+  }
+  return true;
+}
+
 mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_error *err) {
   *out = (mc_entry){.struct_size = sizeof(*out),
                     .url = message->url,
@@ -123,6 +131,9 @@ mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_err
                     .missing = message->missing};
   if (strlen(message->url) > URL_MAX || (message->digest.len && !out->has_digest)) {
     return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service sent an entry whose URL or digest has a wrong length");
+  }
+  if (!is_printable(message->url)) {
+    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service sent an entry whose URL can't be one");
   }
   if (out->has_digest) memcpy(out->digest.bytes, message->digest.data, sizeof(out->digest.bytes));
   return validators_from(&out->validators, message->validators, err);

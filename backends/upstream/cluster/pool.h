@@ -1,5 +1,8 @@
 /* Connections to the data plane: kept for the next range that is read from the same endpoint.
  *
+ * An endpoint that could not be connected to more often in a row than the configured retries is left alone for a short
+ * while (see breaker.h), which is logged once: files whose bytes can't be had from it must not each pay for that.
+ *
  * How many are in use at once is the engine's affair, one for each thread that reads; how many are kept idle, and for
  * how long, is bounded here. */
 #ifndef CLUSTER_POOL_H
@@ -9,12 +12,15 @@
 
 struct pool;
 
-mc_status pool_new(struct pool **out, mc_transport *const *transports, size_t count, mc_error *err);
+/* The configuration's transports and logger outlive the pool. */
+mc_status pool_new(struct pool **out, const mc_upstream_config *config, mc_error *err);
 /* No connection is in use. NULL is fine. */
 void pool_free(struct pool *pool);
 
 /* Whether one of the transports speaks to endpoints of this scheme. */
 bool pool_reaches(const struct pool *pool, const char *endpoint);
+/* Whether it is left alone now: pool_take would fail at once. */
+bool pool_shuns(struct pool *pool, const char *endpoint);
 /* A connection to `endpoint`: an idle one (*kept: it may have been closed by the peer meanwhile), or a new one. Blocks
  * while it connects. */
 mc_status pool_take(mc_connection **out, bool *kept, struct pool *pool, const char *endpoint, const mc_call *call,

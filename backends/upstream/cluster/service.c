@@ -9,23 +9,18 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/net.h"
+#include "breaker.h"
 #include "messages.h"
 
-#define ORIGIN        "cluster"
+#define ORIGIN      "cluster"
 
-#define MAX_SERVERS   16
-#define FIRST_DOWN_MS 250
-#define MOST_DOWN_MS  5000
-#define MAX_REQUEST   ((size_t)64 << 10) /* an encoded request: a URL and little else */
-
-enum state { UP, DOWN, PROBING };
+#define MAX_SERVERS 16
+#define MAX_REQUEST ((size_t)64 << 10) /* an encoded request: a URL and little else */
+#define PROBE_MS    2000               /* a server that is down is not waited for as long as one that is up */
 
 struct server {
   struct rpc_channel *channel;
-  /* under the service's lock: */
-  enum state state;
-  int64_t down_ms; /* how long it is avoided after its next failure */
-  int64_t retry_at;
+  struct breaker breaker; /* under the service's lock */
 };
 
 struct service {
@@ -49,7 +44,7 @@ static mc_status add_server(struct service *service, const char *address, const 
   struct server *server = &service->servers[service->count];
   mc_status status = rpc_channel_open(&server->channel, &channel, err);
   if (status) return status;
-  server->down_ms = FIRST_DOWN_MS;
+  breaker_init(&server->breaker);
   service->count++;
   return MC_OK;
 }
@@ -88,54 +83,25 @@ void service_close(struct service *service) {
   free(service);
 }
 
-/* ---- the breaker ---- */
-
-/* UP: go on; PROBING: this call has to ask first whether it lives, and report(); DOWN: don't. */
-static enum state admit(struct service *service, struct server *server, int64_t *wait_ms) {
-  pthread_mutex_lock(&service->lock);
-  enum state state = server->state == UP ? UP : DOWN;
-  int64_t now = clock_ns();
-  *wait_ms = 0;
-  if (server->state == DOWN && now >= server->retry_at) {
-    server->state = state = PROBING;
-  } else if (server->state == DOWN) {
-    *wait_ms = (server->retry_at - now) / NS_PER_MS + 1;
-  }
-  pthread_mutex_unlock(&service->lock);
-  return state;
-}
+/* ---- which are up ---- */
 
 static void report_up(struct service *service, struct server *server) {
   pthread_mutex_lock(&service->lock);
-  bool news = server->state != UP;
-  server->state = UP;
-  server->down_ms = FIRST_DOWN_MS;
+  bool news = breaker_succeeded(&server->breaker);
   pthread_mutex_unlock(&service->lock);
   if (news) log_info(service->logger, ORIGIN, "the service at %s answers again", rpc_channel_address(server->channel));
 }
 
-static void report_down(struct service *service, struct server *server, const char *why) {
-  uint32_t random;
-  random_bytes(&random, sizeof(random));
+static void report_down(struct service *service, struct server *server, int64_t began, const char *why) {
   pthread_mutex_lock(&service->lock);
-  bool news = server->state == UP;
-  int64_t jittered = server->down_ms * (75 + random % 51) / 100;
-  if (server->state != DOWN) { /* of several calls that fail together only one counts */
-    server->state = DOWN;
-    server->retry_at = clock_ns() + jittered * NS_PER_MS;
-    server->down_ms = server->down_ms * 2 < MOST_DOWN_MS ? server->down_ms * 2 : MOST_DOWN_MS;
-  }
+  bool news = breaker_failed(&server->breaker, began, 0);
   pthread_mutex_unlock(&service->lock);
   if (news) log_warn(service->logger, ORIGIN, "%s; it counts as down until it answers", why);
 }
 
-/* A probe that found nothing out: the next call may try. */
 static void report_nothing(struct service *service, struct server *server) {
   pthread_mutex_lock(&service->lock);
-  if (server->state == PROBING) {
-    server->state = DOWN;
-    server->retry_at = clock_ns();
-  }
+  breaker_undecided(&server->breaker);
   pthread_mutex_unlock(&service->lock);
 }
 
@@ -145,21 +111,23 @@ static bool callers_own(mc_status status) {
 
 /* Whether a call may go to this server. */
 static mc_status knock(struct service *service, struct server *server, const mc_call *call, mc_error *err) {
-  int64_t wait_ms;
-  enum state state = admit(service, server, &wait_ms);
-  if (state == UP) return MC_OK;
-  if (state == DOWN) {
+  int64_t wait_ms, began = clock_ns();
+  pthread_mutex_lock(&service->lock);
+  enum breaker_state state = breaker_admit(&server->breaker, &wait_ms);
+  pthread_mutex_unlock(&service->lock);
+  if (state == BREAKER_UP) return MC_OK;
+  if (state == BREAKER_DOWN) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service at %s is down; it is tried again in %lld ms",
                         rpc_channel_address(server->channel), (long long)wait_ms);
   }
   mc_error why = MC_ERROR_INIT;
-  mc_status status = rpc_channel_probe(server->channel, call, &why);
+  mc_status status = rpc_channel_probe(server->channel, PROBE_MS, call, &why);
   if (!status) {
     report_up(service, server);
   } else if (callers_own(status)) {
     report_nothing(service, server);
   } else {
-    report_down(service, server, why.message);
+    report_down(service, server, began, why.message);
   }
   if (status && err) *err = why;
   return status;
@@ -171,13 +139,14 @@ static mc_status call_server(struct rpc_stream **out, struct service *service, s
                              const struct buf *message, const mc_call *call, mc_error *err) {
   struct rpc_stream *stream;
   mc_error why = MC_ERROR_INIT;
+  int64_t began = clock_ns();
   mc_status status = rpc_stream_open(&stream, server->channel, path, message->data, message->size, call, &why);
   if (!status) {
     status = rpc_stream_wait(stream, call, &why);
     if (rpc_stream_answered(stream)) {
       report_up(service, server);
-    } else if (status && !callers_own(status)) {
-      report_down(service, server, why.message);
+    } else if (status == MC_UNAVAILABLE) {
+      report_down(service, server, began, why.message);
     }
     if (status) rpc_stream_close(stream, false);
   }

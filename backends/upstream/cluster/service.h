@@ -1,10 +1,7 @@
 /* The service as the upstream sees it: one or more servers, of which one answers.
  *
- * Each server has a circuit breaker:
- *
- *   up        calls go to it; the first that can't reach it takes it down
- *   down      calls fail at once until retry_at
- *   probing   one call asks whether it lives, the others fail at once; then it is up, or down for twice as long */
+ * Each has a circuit breaker, which the first call that can't reach it trips: a client with much to get does not wait
+ * for each file until it is clear that nobody answers, and an outage is logged once. */
 #ifndef CLUSTER_SERVICE_H
 #define CLUSTER_SERVICE_H
 

@@ -64,15 +64,27 @@ static bool is_same_version(const struct source *source, const struct ticket *ti
   return !differ(&source->ticket->validators, &ticket->validators);
 }
 
+/* The first endpoint from `from` on, round the list, that can be reached as far as is known; else one for which there
+ * is at least a transport, else endpoint_count. */
+static unsigned choose(struct pool *pool, const struct ticket *ticket, unsigned from) {
+  unsigned count = (unsigned)ticket->endpoint_count, any = count;
+  for (unsigned i = 0; i < count; i++) {
+    unsigned at = (from + i) % count;
+    if (!pool_reaches(pool, ticket->endpoints[at])) continue;
+    if (!pool_shuns(pool, ticket->endpoints[at])) return at;
+    if (any == count) any = at;
+  }
+  return any;
+}
+
 /* Go on with this ticket; takes it over. */
 static mc_status adopt(struct source *source, struct ticket *ticket, mc_error *err) {
   struct pool *pool = source->cluster->pool;
-  unsigned endpoint = 0;
-  while (endpoint < ticket->endpoint_count && !pool_reaches(pool, ticket->endpoints[endpoint])) endpoint++;
+  unsigned count = (unsigned)ticket->endpoint_count, endpoint = choose(pool, ticket, 0);
   mc_status status = MC_OK;
   if (!is_same_version(source, ticket)) {
     status = mc_error_set(err, MC_CHANGED, ORIGIN, "the service has another version by now");
-  } else if (endpoint == ticket->endpoint_count) {
+  } else if (endpoint == count) {
     status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN,
                           "the service names no data endpoint that this client has a transport for");
   }
@@ -350,14 +362,22 @@ static mc_status renew(struct source *source, const struct target *target, bool 
   return status;
 }
 
+/* Whether every endpoint of the ticket is left alone for now. */
+static bool is_cut_off(struct source *source) {
+  pthread_mutex_lock(&source->lock);
+  const struct ticket *ticket = source->ticket;
+  unsigned at = choose(source->cluster->pool, ticket, source->endpoint);
+  bool cut_off = pool_shuns(source->cluster->pool, ticket->endpoints[at]);
+  pthread_mutex_unlock(&source->lock);
+  return cut_off;
+}
+
 /* Turn to the ticket's next endpoint, unless another lane has. */
 static void turn(struct source *source, const struct target *target) {
   pthread_mutex_lock(&source->lock);
   const struct ticket *ticket = source->ticket;
   if (source->version == target->version && source->endpoint == target->endpoint) {
-    do {
-      source->endpoint = (source->endpoint + 1) % (unsigned)ticket->endpoint_count;
-    } while (!pool_reaches(source->cluster->pool, ticket->endpoints[source->endpoint]));
+    source->endpoint = choose(source->cluster->pool, ticket, source->endpoint + 1);
   }
   pthread_mutex_unlock(&source->lock);
 }
@@ -385,6 +405,7 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
   struct source *source = (struct source *)base;
   struct relay relay = {
       .sink = {.end = sink->end, .write = relay_write, .space = relay_space, .advance = relay_advance}, .to = sink};
+  bool asked_anew = false; /* since it was cut off */
   for (unsigned attempt = 0;;) {
     struct target target;
     mc_status status = attend(source, call, err);
@@ -396,18 +417,27 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
     if (sink->offset > from) {
       forgive(source);
       attempt = 0;
+      asked_anew = false;
+    }
+    if (status == MC_OK && sink->offset < sink->end && sink->end != MC_SIZE_UNKNOWN) {
+      return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s ended a range early without saying so", target.address);
     }
     if (status == MC_OK || relay.refused || callers_own(status)) return status;
     if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
       status = renew(source, &target, false, call, err);
     } else if (!connection_failed(status)) {
       return status;
-    } else if (attempt < source->cluster->retries) {
-      turn(source, &target);
-      status = pause_for(attempt++, call, err);
     } else {
-      status = renew(source, &target, true, call, err);
-      attempt = 0;
+      bool cut_off = status == MC_UNAVAILABLE && is_cut_off(source);
+      if (cut_off && asked_anew) return status;
+      if (attempt < source->cluster->retries && !cut_off) {
+        turn(source, &target);
+        status = pause_for(attempt++, call, err);
+      } else {
+        status = renew(source, &target, true, call, err);
+        attempt = 0;
+        asked_anew = cut_off;
+      }
     }
     if (status) return status;
   }

@@ -98,6 +98,24 @@ mc_status wire_status(int code) {
   return codes[code >= 0 && code < WIRE_CODES ? code : WIRE_UNKNOWN].status;
 }
 
+mc_status wire_status_named(int code, const char *name, size_t size) {
+  /* Those that share a code with others: by their names alone are they told apart. */
+  static const struct {
+    int code;
+    mc_status status;
+  } finer[] = {
+      {WIRE_RESOURCE_EXHAUSTED, MC_NO_SPACE},
+      {WIRE_RESOURCE_EXHAUSTED, MC_NO_MEMORY},
+      {WIRE_ABORTED, MC_BUSY},
+      {WIRE_INTERNAL, MC_PROTOCOL},
+  };
+  for (size_t i = 0; i < sizeof(finer) / sizeof(*finer); i++) {
+    const char *known = mc_status_name(finer[i].status);
+    if (finer[i].code == code && strlen(known) == size && memcmp(known, name, size) == 0) return finer[i].status;
+  }
+  return wire_status(code);
+}
+
 const char *wire_code_name(int code) {
   return codes[code >= 0 && code < WIRE_CODES ? code : WIRE_UNKNOWN].name;
 }

@@ -20,6 +20,8 @@ enum wire_code {
   WIRE_OK = 0,
   WIRE_CANCELLED = 1,
   WIRE_UNKNOWN = 2,
+  WIRE_RESOURCE_EXHAUSTED = 8,
+  WIRE_ABORTED = 10,
   WIRE_INTERNAL = 13,
   WIRE_UNAVAILABLE = 14,
   WIRE_UNAUTHENTICATED = 16,
@@ -48,6 +50,10 @@ bool wire_append_head(struct buf *buf, size_t message_size);
 
 /* The status that stands for a gRPC code: the reverse of what a modelcache server does, see modelcache.proto. */
 mc_status wire_status(int code);
+/* The same where the server has also sent the name of its own status (the trailer WIRE_STATUS_KEY): believed where it
+ * says more exactly what the code says, and ignored where it says something else. */
+#define WIRE_STATUS_KEY "modelcache-status"
+mc_status wire_status_named(int code, const char *name, size_t size);
 /* "NOT_FOUND"; "UNKNOWN" for a code that gRPC does not have. */
 const char *wire_code_name(int code);
 /* The code of an answer that has none of its own: from its HTTP status. */

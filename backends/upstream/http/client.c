@@ -1,131 +1,39 @@
-#include "client.h"
-
-#include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-#include <curl/curl.h>
-#include <openssl/evp.h>
 
 #include "base/clock.h"
-#include "base/io.h"
 #include "base/net.h"
 #include "base/url.h"
+#include "internal.h"
 
 #define ORIGIN        "http"
 #define MAX_IDLE      64           /* handles that wait for use, each with its connections */
+#define IDLE_MS       60000        /* and for how long, at least */
+#define CONNECTIONS   2L           /* that a handle keeps: a hub's and its content network's */
 #define BUFFER_SIZE   (512L << 10) /* libcurl's largest receive buffer but one: twice the speed of its default */
-#define MAX_REDIRECTS 10L
-#define BACKOFF_MS    100
-#define BACKOFF_MAX   10000
+#define HEAD_MAX      ((size_t)256 << 10)
+#define DROP_MAX      ((size_t)64 << 10) /* a body that nobody wants is read so far, to keep the connection */
+#define MAX_REDIRECTS 10
+#define SITE_SIZE     128
 
 struct handle {
   CURL *easy;
   CURLM *multi;
+  char site[SITE_SIZE]; /* scheme and authority of its last request, or as much as fits */
+  int64_t idle_since;
   struct handle *next;
 };
 
 struct http_client {
-  int64_t connect_timeout_ms, stall_timeout_ms;
-  uint32_t retries;
-  bool allow_link_local;
-  char *user_agent;
-  pthread_mutex_t lock;
-  struct handle *idle;
+  struct http_settings settings;
+  struct curl_slist *headers; /* of every request */
+  pthread_mutex_t lock;       /* a leaf */
+  struct handle *idle;        /* the one that was used last comes first */
   unsigned idle_count;
 };
-
-/* ---- heads ---- */
-
-void http_head_init(struct http_head *head) {
-  *head = (struct http_head){.length = MC_SIZE_UNKNOWN, .total = MC_SIZE_UNKNOWN, .retry_after_ms = -1};
-}
-
-static bool parse_u64(const char **at, uint64_t *out) {
-  uint64_t value = 0;
-  const char *from = *at;
-  for (; **at >= '0' && **at <= '9'; ++*at) {
-    if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(**at - '0'), &value)) {
-      return false;
-    }
-  }
-  *out = value;
-  return *at > from;
-}
-
-/* "bytes 0-99/200", "bytes 0-99/\*" */
-static void parse_content_range(struct http_head *head, const char *at) {
-  if (strncasecmp(at, "bytes ", 6) != 0) return;
-  at += 6;
-  uint64_t first, last, total = MC_SIZE_UNKNOWN;
-  if (!parse_u64(&at, &first) || *at++ != '-' || !parse_u64(&at, &last) || *at++ != '/') return;
-  if (*at == '*') {
-    at++;
-  } else if (!parse_u64(&at, &total)) {
-    return;
-  }
-  if (*at || last < first || last == UINT64_MAX || (total != MC_SIZE_UNKNOWN && last >= total)) return;
-  head->has_range = true;
-  head->first = first;
-  head->last = last;
-  head->total = total;
-}
-
-/* 44 characters of base64 with one '=': 32 bytes. */
-static void parse_digest(struct http_head *head, const char *at) {
-  unsigned char bytes[36];
-  if (strlen(at) < 44 || at[43] != '=' || at[42] == '=') return;
-  if (EVP_DecodeBlock(bytes, (const unsigned char *)at, 44) != 33) return;
-  memcpy(head->digest.bytes, bytes, 32);
-  head->has_digest = true;
-}
-
-void http_head_line(struct http_head *head, const char *line, size_t size) {
-  char text[1024];
-  while (size && (line[size - 1] == '\r' || line[size - 1] == '\n' || line[size - 1] == ' ')) size--;
-  if (size >= sizeof(text)) return;
-  memcpy(text, line, size);
-  text[size] = 0;
-  char *value = strchr(text, ':');
-  if (!value) return;
-  *value++ = 0;
-  value += strspn(value, " \t");
-  const char *at = value;
-  uint64_t number;
-  if (strcasecmp(text, "content-length") == 0) {
-    if (parse_u64(&at, &number) && !*at) head->length = number;
-  } else if (strcasecmp(text, "content-range") == 0) {
-    parse_content_range(head, value);
-  } else if (strcasecmp(text, "accept-ranges") == 0) {
-    head->accepts_ranges = strcasecmp(value, "bytes") == 0;
-  } else if (strcasecmp(text, "etag") == 0) {
-    head->etag[0] = 0;
-    if (strlen(value) < sizeof(head->etag)) strcpy(head->etag, value);
-  } else if (strcasecmp(text, "last-modified") == 0) {
-    time_t when = curl_getdate(value, NULL);
-    head->last_modified = when > 0 ? when : 0;
-  } else if (strcasecmp(text, "retry-after") == 0) {
-    time_t when = curl_getdate(value, NULL);
-    if (parse_u64(&at, &number) && !*at && number < 86400) {
-      head->retry_after_ms = (int64_t)number * 1000;
-    } else if (when > 0) {
-      int64_t wait = when * 1000LL - clock_wall_ms();
-      head->retry_after_ms = wait > 0 ? wait : 0;
-    }
-  } else if (strcasecmp(text, "x-amz-checksum-sha256") == 0) {
-    parse_digest(head, value);
-  } else if (strcasecmp(text, "repr-digest") == 0 && strncasecmp(value, "sha-256=:", 9) == 0) {
-    parse_digest(head, value + 9);
-  } else if (strcasecmp(text, "digest") == 0 && strncasecmp(value, "sha-256=", 8) == 0) {
-    parse_digest(head, value + 8);
-  }
-}
 
 /* ---- handles ---- */
 
@@ -135,12 +43,13 @@ mc_status http_client_new(struct http_client **out, const mc_upstream_config *co
     free(client);
     return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "can't start the HTTP client");
   }
-  client->connect_timeout_ms = config->connect_timeout_ms;
-  client->stall_timeout_ms = config->stall_timeout_ms;
-  client->retries = config->retries;
-  client->allow_link_local = config->allow_link_local;
-  client->user_agent = strdup(config->user_agent ? config->user_agent : "modelcache");
   pthread_mutex_init(&client->lock, NULL);
+  /* The file as it is stored: a server may otherwise take any encoding to be welcome. */
+  client->headers = curl_slist_append(NULL, "Accept-Encoding: identity");
+  if (!http_settings_read(&client->settings, config) || !client->headers) {
+    http_client_free(client);
+    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for the HTTP client");
+  }
   *out = client;
   return MC_OK;
 }
@@ -151,123 +60,185 @@ static void handle_free(struct handle *handle) {
   free(handle);
 }
 
-void http_client_free(struct http_client *client) {
-  struct handle *next;
-  for (struct handle *handle = client->idle; handle; handle = next) {
+static void handles_free(struct handle *handle) {
+  for (struct handle *next; handle; handle = next) {
     next = handle->next;
     handle_free(handle);
   }
+}
+
+void http_client_free(struct http_client *client) {
+  if (!client) return;
+  handles_free(client->idle);
+  curl_slist_free_all(client->headers);
   pthread_mutex_destroy(&client->lock);
-  free(client->user_agent);
+  http_settings_free(&client->settings);
   free(client);
   curl_global_cleanup();
 }
 
-uint32_t http_retries(const struct http_client *client) {
-  return client->retries;
+const struct http_settings *http_client_settings(const struct http_client *client) {
+  return &client->settings;
 }
 
-static struct handle *take_handle(struct http_client *client) {
-  pthread_mutex_lock(&client->lock);
-  struct handle *handle = client->idle;
-  if (handle) {
-    client->idle = handle->next;
-    client->idle_count--;
-  }
-  pthread_mutex_unlock(&client->lock);
-  if (handle) return handle;
-  handle = calloc(1, sizeof(*handle));
+static struct handle *handle_new(void) {
+  struct handle *handle = calloc(1, sizeof(*handle));
   if (!handle) return NULL;
   handle->easy = curl_easy_init();
   handle->multi = curl_multi_init();
-  if (handle->easy && handle->multi) return handle;
+  if (handle->easy && handle->multi &&
+      curl_multi_setopt(handle->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS) == CURLM_OK) {
+    return handle;
+  }
   handle_free(handle);
   return NULL;
 }
 
-static void give_handle_back(struct http_client *client, struct handle *handle) {
-  curl_easy_reset(handle->easy); /* its connections live in the multi handle, and stay */
-  pthread_mutex_lock(&client->lock);
-  bool keep = client->idle_count < MAX_IDLE;
-  if (keep) {
-    handle->next = client->idle;
-    client->idle = handle;
-    client->idle_count++;
-  }
-  pthread_mutex_unlock(&client->lock);
-  if (!keep) handle_free(handle);
+static void site_of(char site[SITE_SIZE], const char *url) {
+  const char *authority = strstr(url, "://");
+  authority = authority ? authority + 3 : url;
+  snprintf(site, SITE_SIZE, "%.*s", (int)(authority - url) + (int)strcspn(authority, "/?#"), url);
 }
 
-/* ---- one request ---- */
+/* An idle handle, one that has talked to the same site if there is any, since it has a connection; or a new one. NULL:
+ * no memory. */
+static struct handle *take_handle(struct http_client *client, const char *url) {
+  char site[SITE_SIZE];
+  site_of(site, url);
+  pthread_mutex_lock(&client->lock);
+  struct handle **at = &client->idle;
+  while (*at && strcmp((*at)->site, site) != 0) at = &(*at)->next;
+  if (!*at) at = &client->idle;
+  struct handle *handle = *at;
+  if (handle) {
+    *at = handle->next;
+    client->idle_count--;
+  }
+  pthread_mutex_unlock(&client->lock);
+  if (!handle) handle = handle_new();
+  if (handle) memcpy(handle->site, site, sizeof(site));
+  return handle;
+}
+
+/* Its connections live in the multi handle, and stay. */
+static void give_handle_back(struct http_client *client, struct handle *handle) {
+  struct handle *old = NULL;
+  curl_easy_reset(handle->easy);
+  handle->idle_since = clock_ns();
+  int64_t limit = handle->idle_since - IDLE_MS * NS_PER_MS;
+  pthread_mutex_lock(&client->lock);
+  handle->next = client->idle;
+  client->idle = handle;
+  client->idle_count++;
+  struct handle **at = &handle->next;
+  for (unsigned kept = 1; *at && kept < MAX_IDLE && (*at)->idle_since >= limit; kept++) at = &(*at)->next;
+  old = *at;
+  *at = NULL;
+  for (struct handle *one = old; one; one = one->next) client->idle_count--;
+  pthread_mutex_unlock(&client->lock);
+  handles_free(old);
+}
+
+/* ---- one exchange: a request and its response ---- */
 
 struct exchange {
   const struct http_client *client;
   const struct http_request *request;
+  const char *url; /* the request's, or where it was redirected to */
+  CURL *easy;
   struct http_head *head;
   mc_status status; /* why a callback ended it */
   mc_error error;
-  bool head_done, enough;
+  size_t lines, head_size; /* of the head so far */
+  bool head_done;
+  bool wanted;    /* the body is */
+  size_t dropped; /* bytes of a body that isn't */
+  bool enough;    /* that is cut off: the head was all that matters */
   bool refused_address;
-  int64_t moved_at; /* when the last byte came */
+  int64_t moved_at; /* when the last thing came that counts as life */
 };
 
+static bool end_exchange(struct exchange *exchange, mc_status status, const char *why) {
+  char url[URL_SHOWN];
+  exchange->status = mc_error_set(&exchange->error, status, ORIGIN, "%s: %s",
+                                  url_printable(url, sizeof(url), exchange->request->url), why);
+  return false;
+}
+
+/* The head is complete. false: the exchange ends here. */
+static bool end_head(struct exchange *exchange) {
+  const struct http_request *request = exchange->request;
+  struct http_head *head = exchange->head;
+  exchange->head_done = true;
+  exchange->moved_at = clock_ns();
+  if (http_is_redirect(head)) return true;
+  if (head->status == 206 && !request->end) {
+    return end_exchange(exchange, MC_PROTOCOL, "the origin sent a part that it was not asked for");
+  }
+  if (request->on_head) exchange->status = request->on_head(request->user, head, &exchange->error);
+  if (exchange->status) return false;
+  exchange->wanted = request->on_body && (head->status == 200 || head->status == 206);
+  bool is_head = strcmp(request->method, "HEAD") == 0;
+  exchange->enough = !exchange->wanted && !is_head && head->length != MC_SIZE_UNKNOWN && head->length > DROP_MAX;
+  return !exchange->enough;
+}
+
+/* The lines of a head by themselves are no sign of life: there could be lines for ever. */
 static size_t on_header(char *line, size_t one, size_t size, void *user) {
   struct exchange *exchange = user;
   (void)one;
-  exchange->moved_at = clock_ns();
-  if (size >= 5 && strncmp(line, "HTTP/", 5) == 0) { /* another response: after a redirect, or a 100 */
+  if (exchange->head_done) return size; /* a trailer */
+  exchange->head_size += size;
+  if (exchange->head_size > HEAD_MAX) {
+    end_exchange(exchange, MC_PROTOCOL, "the origin's answer has more than 256 KiB of headers");
+    return 0;
+  }
+  bool last = size == 0 || line[0] == '\r' || line[0] == '\n';
+  if (exchange->lines++ == 0) {
     http_head_init(exchange->head);
-    const char *code = memchr(line, ' ', size);
-    exchange->head->status = code ? strtol(code, NULL, 10) : 0;
-  } else {
+  } else if (!last) {
     http_head_line(exchange->head, line, size);
+  } else {
+    exchange->lines = 0;
+    curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &exchange->head->status);
+    if (exchange->head->status >= 200 && !end_head(exchange)) return 0;
   }
   return size;
 }
 
-static bool end_head(struct exchange *exchange) {
-  if (exchange->head_done) return true;
-  exchange->head_done = true;
-  if (exchange->request->on_head) {
-    exchange->status = exchange->request->on_head(exchange->request->user, exchange->head, &exchange->error);
-  }
-  exchange->enough = !exchange->request->on_body;
-  return exchange->status == MC_OK && !exchange->enough;
-}
-
 static size_t on_data(char *data, size_t one, size_t size, void *user) {
   struct exchange *exchange = user;
+  const struct http_request *request = exchange->request;
   (void)one;
-  exchange->moved_at = clock_ns();
-  if (!end_head(exchange)) return 0;
-  if (exchange->head->status / 100 != 2) return size; /* an error page */
-  exchange->status = exchange->request->on_body(exchange->request->user, data, size, &exchange->error);
+  if (!exchange->wanted) {
+    exchange->dropped += size;
+    exchange->enough = exchange->dropped > DROP_MAX;
+    return exchange->enough ? 0 : size;
+  }
+  exchange->status = request->on_body(request->user, data, size, &exchange->error);
+  exchange->moved_at = clock_ns(); /* behind it: a slow disk is not the origin's fault */
   return exchange->status ? 0 : size;
 }
 
-/* Every address that libcurl is about to connect to, redirects and what a name resolves to included. */
+/* Every address that libcurl is about to connect to. */
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
   struct exchange *exchange = user;
   (void)purpose;
-  if (!exchange->client->allow_link_local && net_is_link_local(&address->addr)) {
+  if (!exchange->client->settings.allow_link_local && net_is_link_local(&address->addr)) {
     exchange->refused_address = true;
     return CURL_SOCKET_BAD;
   }
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
-static void set_options(CURL *easy, struct exchange *exchange, struct curl_slist *headers, char *range) {
-  const struct http_client *client = exchange->client;
+/* Those that can't fail are not looked at. false: no memory. */
+static bool set_options(CURL *easy, struct exchange *exchange) {
   const struct http_request *request = exchange->request;
-  curl_easy_setopt(easy, CURLOPT_URL, request->url);
+  char range[64];
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
-  curl_easy_setopt(easy, CURLOPT_MAXREDIRS, MAX_REDIRECTS);
+  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* see http_perform */
+  curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, BUFFER_SIZE);
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)client->connect_timeout_ms);
-  curl_easy_setopt(easy, CURLOPT_USERAGENT, client->user_agent);
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); /* a lane is a connection */
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, exchange);
@@ -275,132 +246,126 @@ static void set_options(CURL *easy, struct exchange *exchange, struct curl_slist
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
-  const char *ca = getenv("CURL_CA_BUNDLE");
-  if (!ca) ca = getenv("SSL_CERT_FILE");
-  if (ca && *ca) curl_easy_setopt(easy, CURLOPT_CAINFO, ca);
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->client->headers);
   if (strcmp(request->method, "HEAD") == 0) curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
-  if (range) curl_easy_setopt(easy, CURLOPT_RANGE, range);
-  if (headers) curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+  bool good = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+              curl_easy_setopt(easy, CURLOPT_URL, exchange->url) == CURLE_OK &&
+              http_settings_apply(&exchange->client->settings, easy, exchange->url);
+  if (request->end == MC_SIZE_UNKNOWN) {
+    snprintf(range, sizeof(range), "%llu-", (unsigned long long)request->first);
+  } else if (request->end) {
+    snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)request->first,
+             (unsigned long long)request->end - 1);
+  }
+  if (request->end) good = good && curl_easy_setopt(easy, CURLOPT_RANGE, range) == CURLE_OK;
+  return good;
 }
 
 /* Run the transfer, watching the call. The curl code of its end, or the status of why we ended it. */
-static mc_status drive(struct exchange *exchange, struct handle *handle, const mc_call *call, CURLcode *code,
-                       mc_error *err) {
+static mc_status drive(struct exchange *exchange, CURLM *multi, const mc_call *call, CURLcode *code, mc_error *err) {
+  int64_t stall_ms = exchange->client->settings.stall_timeout_ms;
   int running = 1;
   *code = CURLE_OK;
   exchange->moved_at = clock_ns();
-  while (running) {
+  for (;;) {
     mc_status status = mc_call_check(call, err);
     if (status) return status;
-    if (curl_multi_perform(handle->multi, &running)) {
+    if (curl_multi_perform(multi, &running)) {
       return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "the HTTP client failed");
     }
     if (!running) break;
-    int64_t stalled = exchange->moved_at + exchange->client->stall_timeout_ms * NS_PER_MS;
+    int64_t stalled = exchange->moved_at + stall_ms * NS_PER_MS;
     if (clock_ns() >= stalled) {
-      return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the origin has not sent a byte for %lld ms",
-                          (long long)exchange->client->stall_timeout_ms);
+      exchange->enough = exchange->head_done && !exchange->wanted;
+      if (exchange->enough) return MC_OK;
+      char url[URL_SHOWN];
+      return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin has sent nothing for %lld ms",
+                          url_printable(url, sizeof(url), exchange->request->url), (long long)stall_ms);
     }
     struct curl_waitfd cancel = {.fd = mc_cancel_fd(call->cancel), .events = CURL_WAIT_POLLIN};
     int wait = deadline_poll_ms(deadline_earlier(call->deadline, stalled));
-    curl_multi_poll(handle->multi, &cancel, cancel.fd >= 0 ? 1 : 0, wait < 0 || wait > 60000 ? 60000 : wait, NULL);
+    curl_multi_poll(multi, &cancel, cancel.fd >= 0 ? 1 : 0, wait < 0 || wait > 60000 ? 60000 : wait, NULL);
   }
   int left;
-  CURLMsg *message = curl_multi_info_read(handle->multi, &left);
+  CURLMsg *message = curl_multi_info_read(multi, &left);
   *code = message && message->msg == CURLMSG_DONE ? message->data.result : CURLE_RECV_ERROR;
   return MC_OK;
 }
 
-static mc_status explain(struct exchange *exchange, CURLcode code, mc_error *err) {
-  char url[300];
+/* Why there is no whole response. */
+static mc_status explain(const struct exchange *exchange, CURLcode code, mc_error *err) {
+  char url[URL_SHOWN];
+  long connect_code = 0;
   url_printable(url, sizeof(url), exchange->request->url);
-  if (exchange->refused_address) {
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                        "%s leads to a link-local or metadata address, which is refused; see allow_link_local", url);
+  if (exchange->refused_address) return http_refuse_address(exchange->request->url, err);
+  curl_easy_getinfo(exchange->easy, CURLINFO_HTTP_CONNECTCODE, &connect_code);
+  if (connect_code == 403 || connect_code == 407) {
+    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: the proxy refuses access (HTTP %ld)", url,
+                        connect_code);
   }
   switch (code) {
-  case CURLE_TOO_MANY_REDIRECTS:
-    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s redirects more than %ld times", url, MAX_REDIRECTS);
+  case CURLE_OUT_OF_MEMORY:
+    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+  case CURLE_OK: /* and no head */
   case CURLE_UNSUPPORTED_PROTOCOL:
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s redirects to something that is not http or https", url);
+  case CURLE_WEIRD_SERVER_REPLY:
+    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s: the origin's answer is not HTTP", url);
   case CURLE_URL_MALFORMAT:
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is not a URL that can be fetched", url);
   case CURLE_PEER_FAILED_VERIFICATION:
   case CURLE_SSL_CACERT_BADFILE:
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: the certificate is not trusted: %s", url,
                         curl_easy_strerror(code));
+  case CURLE_PARTIAL_FILE:
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin cut its answer short", url);
+  case CURLE_GOT_NOTHING:
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin closed the connection without an answer", url);
   default:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: %s", url, curl_easy_strerror(code));
   }
 }
 
-mc_status http_perform(struct http_client *client, const struct http_request *request, struct http_head *head,
-                       const mc_call *call, mc_error *err) {
-  struct exchange exchange = {.client = client, .request = request, .head = head};
-  struct handle *handle = take_handle(client);
-  struct curl_slist *headers = NULL;
-  char range[64], *if_match = request->if_match ? format_str("If-Match: %s", request->if_match) : NULL;
-  http_head_init(head);
-  if (if_match) headers = curl_slist_append(NULL, if_match);
-  if (!handle || (request->if_match && !headers)) {
-    if (handle) give_handle_back(client, handle);
-    free(if_match);
+static mc_status exchange_run(struct exchange *exchange, struct handle *handle, const mc_call *call, mc_error *err) {
+  CURLcode code = CURLE_OK;
+  curl_easy_reset(handle->easy);
+  if (!set_options(handle->easy, exchange) || curl_multi_add_handle(handle->multi, handle->easy)) {
     return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
   }
-  if (request->last == MC_SIZE_UNKNOWN) {
-    snprintf(range, sizeof(range), "%llu-", (unsigned long long)request->first);
-  } else {
-    snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)request->first, (unsigned long long)request->last);
-  }
-  set_options(handle->easy, &exchange, headers, request->first == MC_SIZE_UNKNOWN ? NULL : range);
-  CURLcode code = CURLE_OK;
-  curl_multi_add_handle(handle->multi, handle->easy);
-  mc_status status = drive(&exchange, handle, call, &code, err);
+  mc_status status = drive(exchange, handle->multi, call, &code, err);
   curl_multi_remove_handle(handle->multi, handle->easy);
-  if (!status && code == CURLE_OK && !exchange.head_done) end_head(&exchange); /* a response without a body */
-  if (!status && exchange.status) {
-    if (err) *err = exchange.error;
-    status = exchange.status;
-  } else if (!status && code != CURLE_OK && !exchange.enough) {
-    status = explain(&exchange, code, err);
+  if (status) return status;
+  if (exchange->status) {
+    if (err) *err = exchange->error;
+    return exchange->status;
   }
-  curl_slist_free_all(headers);
-  free(if_match);
-  give_handle_back(client, handle);
+  bool whole = exchange->head_done && (code == CURLE_OK || !exchange->wanted);
+  return whole ? MC_OK : explain(exchange, code, err);
+}
+
+/* Redirects are followed here, not by libcurl: each may need another proxy, and is looked at before it is followed. */
+mc_status http_perform(struct http_client *client, const struct http_request *request, struct http_head *head,
+                       const mc_call *call, mc_error *err) {
+  char shown[URL_SHOWN];
+  struct handle *handle = take_handle(client, request->url);
+  char *url = strdup(request->url);
+  mc_status status = MC_OK;
+  http_head_init(head); /* also where it doesn't come to a request */
+  if (!handle || !url) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+  for (int redirects = 0; !status; redirects++) {
+    struct exchange exchange = {
+        .client = client, .request = request, .url = url, .easy = handle->easy, .head = head, .error = MC_ERROR_INIT};
+    http_head_init(head);
+    status = http_check_host(&client->settings, url, err);
+    if (!status) status = exchange_run(&exchange, handle, call, err);
+    if (status || !http_is_redirect(head)) break;
+    if (redirects == MAX_REDIRECTS) {
+      status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s redirects more than %d times",
+                            url_printable(shown, sizeof(shown), request->url), MAX_REDIRECTS);
+    } else {
+      status = http_redirect(&url, handle->easy, request->url, err);
+    }
+  }
+  free(url);
+  if (handle) give_handle_back(client, handle);
   return status;
-}
-
-mc_status http_status(long status, const char *url, mc_error *err) {
-  char text[300];
-  url_printable(text, sizeof(text), url);
-  if (status / 100 == 2) return MC_OK;
-  if (status == 404 || status == 410) {
-    return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s does not exist (HTTP %ld)", text, status);
-  }
-  if (status == 401 || status == 403) {
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: the origin refuses access (HTTP %ld)", text, status);
-  }
-  if (status == 412 || status == 416) {
-    return mc_error_set(err, MC_CHANGED, ORIGIN, "%s changed while it was read (HTTP %ld)", text, status);
-  }
-  if (status == 408 || status == 429 || status / 100 == 5) {
-    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin can't answer now (HTTP %ld)", text, status);
-  }
-  return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s: the origin answers HTTP %ld", text, status);
-}
-
-mc_status http_backoff(uint32_t attempt, int64_t retry_after_ms, const mc_call *call, mc_error *err) {
-  uint32_t jitter;
-  int64_t wait = BACKOFF_MS << (attempt < 8 ? attempt - 1 : 7);
-  random_bytes(&jitter, sizeof(jitter));
-  wait = wait / 2 + (int64_t)(jitter % (uint32_t)wait);
-  if (wait > BACKOFF_MAX) wait = BACKOFF_MAX;
-  if (retry_after_ms >= 0 && retry_after_ms <= 60000 && retry_after_ms > wait) wait = retry_after_ms;
-  int64_t until = deadline_in_ms(wait);
-  for (;;) {
-    mc_status status = mc_call_check(call, err);
-    if (status || clock_ns() >= until) return status;
-    struct pollfd cancel = {.fd = mc_cancel_fd(call->cancel), .events = POLLIN};
-    poll(&cancel, 1, deadline_poll_ms(deadline_earlier(call->deadline, until)));
-  }
 }

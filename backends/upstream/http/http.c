@@ -1,100 +1,174 @@
 /* http: files of web servers, and the ground that object stores stand on.
  *
- * A version is told by its ETag, else its Last-Modified, and its size; every response of a download must carry the same
- * ones. Bytes are taken as they are sent: a Content-Encoding that nobody asked for is kept. */
+ * A version is told by its ETag, else its Last-Modified, and its size. Every response of a download is compared with
+ * what was there when it was opened, and a part of another version is never taken. That is done here and not left to
+ * the server by If-Match or If-Range: many servers ignore these or know them for files on their disk only, some compare
+ * wrongly (with and without quotes), and none may match a weak ETag by If-Match, though weak ones (of Node's servers,
+ * of content networks) are in practice as good as others. A response that does not say of which version it is makes us
+ * ask once more in the end. What has no validators at all is read as one response: parts could be of two versions.
+ *
+ * What an origin announces is believed until it proves false: then the download begins again (MC_CHANGED), and for a
+ * while that URL is asked about by GET, or not in ranges.
+ *
+ * Bytes are taken as they are sent: a Content-Encoding that nobody asked for is kept. */
 #include "http.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/hash.h"
 #include "base/url.h"
-#include "client.h"
 
-#define ORIGIN "http"
+#define ORIGIN   "http"
+#define DOUBTS   64
+#define DOUBT_MS 600000
+
+/* An origin that said what wasn't so, about one URL. */
+struct doubt {
+  mc_hash128 url;
+  int64_t until;     /* 0: an empty place */
+  bool head, ranges; /* of what HEAD said; of its ranges */
+};
 
 struct http {
   mc_upstream base;
   struct http_client *client;
+  pthread_mutex_t lock; /* a leaf */
+  struct doubt doubts[DOUBTS];
+  unsigned next_doubt;
 };
 
 struct source {
   mc_source base;
   char *url;
   mc_info info;
+  atomic_bool unproven; /* bytes were taken that may be of another version */
 };
 
-static struct http_client *client_of(mc_upstream *upstream) {
-  return ((struct http *)upstream)->client;
+static struct http *http_of(mc_upstream *upstream) {
+  return (struct http *)upstream;
+}
+
+/* ---- doubts ---- */
+
+static struct doubt doubt_about(struct http *self, const char *url) {
+  struct doubt found = {0};
+  mc_hash128 key;
+  xxh128_of(&key, url, strlen(url));
+  int64_t now = clock_ns();
+  pthread_mutex_lock(&self->lock);
+  for (unsigned i = 0; i < DOUBTS; i++) {
+    if (self->doubts[i].until >= now && hash128_equal(&self->doubts[i].url, &key)) found = self->doubts[i];
+  }
+  pthread_mutex_unlock(&self->lock);
+  return found;
+}
+
+static void add_doubt(struct http *self, const char *url, bool ranges) {
+  mc_hash128 key;
+  struct doubt *place = NULL;
+  int64_t now = clock_ns();
+  xxh128_of(&key, url, strlen(url));
+  pthread_mutex_lock(&self->lock);
+  for (unsigned i = 0; i < DOUBTS && !place; i++) {
+    if (hash128_equal(&self->doubts[i].url, &key)) place = &self->doubts[i];
+  }
+  bool known = place && place->until >= now;
+  if (!place) place = &self->doubts[self->next_doubt++ % DOUBTS];
+  *place = (struct doubt){key, now + DOUBT_MS * NS_PER_MS, true, ranges || (known && place->ranges)};
+  pthread_mutex_unlock(&self->lock);
+}
+
+/* ---- versions ---- */
+
+enum likeness { SAME, ANOTHER, UNTOLD };
+
+/* Weakly: a proxy on the way may have made a strong ETag weak. */
+static bool etags_match(const char *a, const char *b) {
+  return strcmp(strncmp(a, "W/", 2) == 0 ? a + 2 : a, strncmp(b, "W/", 2) == 0 ? b + 2 : b) == 0;
+}
+
+static enum likeness compare(const mc_validators *a, const mc_validators *b) {
+  if (a->etag[0] && b->etag[0]) return etags_match(a->etag, b->etag) ? SAME : ANOTHER;
+  if (a->last_modified && b->last_modified) return a->last_modified == b->last_modified ? SAME : ANOTHER;
+  return UNTOLD;
+}
+
+static void validators_of(mc_validators *validators, const struct http_head *head) {
+  *validators = (mc_validators){.last_modified = head->last_modified};
+  memcpy(validators->etag, head->etag, sizeof(validators->etag));
+}
+
+static bool any_validator(const struct http_head *head) {
+  return head->etag[0] || head->last_modified;
 }
 
 /* ---- what is there ---- */
 
 static void describe(mc_info *info, const struct http_head *head) {
-  *info = (mc_info){.size = head->length, .ranges = head->accepts_ranges && head->length != MC_SIZE_UNKNOWN};
-  if (head->has_range) {
-    info->size = head->total;
-    info->ranges = head->total != MC_SIZE_UNKNOWN;
-  }
-  memcpy(info->validators.etag, head->etag, sizeof(head->etag));
-  info->validators.last_modified = head->last_modified;
-  info->has_digest = head->has_digest && !head->has_range;
+  bool part = head->status == 206;
+  *info = (mc_info){.size = part ? head->total : head->length};
+  info->ranges = info->size != MC_SIZE_UNKNOWN && any_validator(head) && (part || head->takes_ranges);
+  validators_of(&info->validators, head);
+  info->has_digest = head->has_digest && !part;
   info->digest = head->digest;
 }
 
-/* A request whose body isn't wanted, tried again while that may help. */
-static mc_status ask(struct http_client *client, struct http_request *request, struct http_head *head,
-                     const mc_call *call, mc_error *err) {
-  for (uint32_t attempt = 0;; attempt++) {
-    mc_status status = http_perform(client, request, head, call, err);
-    bool again = status == MC_UNAVAILABLE ||
-                 (!status && (head->status == 408 || head->status == 429 || head->status / 100 == 5) &&
-                  head->status != 501 && head->status != 505);
-    if (!again || attempt >= http_retries(client)) return status;
-    status = http_backoff(attempt + 1, status ? -1 : head->retry_after_ms, call, err);
-    if (status) return status;
-  }
-}
-
-static mc_status look(mc_upstream *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
-  struct http_request request = {.method = "HEAD", .url = url, .first = MC_SIZE_UNKNOWN};
+/* Ask by GET for one byte, which shows whether ranges work, and what HEAD did not tell. */
+static mc_status probe(struct http *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
+  struct http_request request = {.method = "GET", .url = url, .first = 0, .end = 1};
   struct http_head head;
-  mc_status status = ask(client_of(self), &request, &head, call, err);
-  if (status) return status;
-  bool probe = head.status == 403 || head.status == 405 || head.status == 501; /* perhaps only HEAD is refused */
-  if (!probe) {
-    status = http_status(head.status, url, err);
-    if (status) return status;
-    describe(info, &head);
-    if (info->ranges || info->size == 0) return MC_OK;
+  mc_status status = http_fetch(self->client, &request, &head, call, err);
+  if (head.status == 416 && (head.total == 0 || head.total == MC_SIZE_UNKNOWN)) { /* an empty file has no byte 0 */
+    info->size = 0;
+    info->ranges = false;
+    if (any_validator(&head)) validators_of(&info->validators, &head); /* else those of HEAD hold */
+    return MC_OK;
   }
-  /* Ask by GET for one byte: whether ranges work, and what HEAD did not tell. */
-  struct http_head ranged;
-  request = (struct http_request){.method = "GET", .url = url, .first = 0, .last = 0};
-  status = ask(client_of(self), &request, &ranged, call, err);
   if (status) return status;
-  if (ranged.status == 416) return MC_OK; /* an empty file has no byte 0 */
-  status = http_status(ranged.status, url, err);
-  if (status) return status;
-  if (probe || ranged.status == 206) describe(info, &ranged);
-  if (ranged.status != 206) info->ranges = false;
+  if (head.status == 206 && (!head.has_range || head.first != 0 || head.last != 0)) {
+    char text[URL_SHOWN];
+    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s: the origin sent another range than it was asked for",
+                        url_printable(text, sizeof(text), url));
+  }
+  describe(info, &head);
+  if (head.status == 200) info->ranges = false;
   return MC_OK;
 }
 
-static mc_status http_stat(mc_upstream *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
-  return look(self, url, info, call, err);
+static mc_status look(struct http *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
+  struct http_request request = {.method = "HEAD", .url = url};
+  struct http_head head;
+  struct doubt doubt = doubt_about(self, url);
+  bool told = false;
+  mc_status status = MC_OK;
+  *info = (mc_info){.size = MC_SIZE_UNKNOWN};
+  if (!doubt.head) {
+    status = http_fetch(self->client, &request, &head, call, err);
+    bool refused = head.status == 400 || head.status == 403 || head.status == 405 || head.status == 501;
+    if (status && !refused) return status; /* else perhaps it's only HEAD that is refused */
+    if (!status) describe(info, &head);
+    /* What seems empty is looked at twice: some answer HEAD with the length of the body that HEAD has. */
+    told = !status && info->size != 0 && (info->ranges || !head.takes_ranges);
+  }
+  if (!told) status = probe(self, url, info, call, err);
+  if (doubt.ranges) info->ranges = false;
+  return status;
 }
 
-static bool same_version(const mc_validators *a, const mc_validators *b) {
-  if (a->etag[0] && b->etag[0]) return strcmp(a->etag, b->etag) == 0;
-  return a->last_modified && a->last_modified == b->last_modified;
+static mc_status http_stat(mc_upstream *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
+  return look(http_of(self), url, info, call, err);
 }
 
 static mc_status http_source_open(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
                                   const mc_call *call, mc_error *err) {
   *out = NULL;
-  mc_status status = look(self, args->url, info, call, err);
+  mc_status status = look(http_of(self), args->url, info, call, err);
   if (status) return status;
-  if (args->known && same_version(args->known, &info->validators) &&
+  if (args->known && compare(args->known, &info->validators) == SAME &&
       (args->known_size == info->size || info->size == MC_SIZE_UNKNOWN)) {
     info->unchanged = true;
     return MC_OK;
@@ -104,9 +178,12 @@ static mc_status http_source_open(mc_upstream *self, const mc_open_args *args, m
   if (!source || !url) {
     free(source);
     free(url);
-    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
   }
-  *source = (struct source){.base = {self}, .url = url, .info = *info};
+  source->base.upstream = self;
+  source->url = url;
+  source->info = *info;
+  atomic_init(&source->unproven, false);
   *out = &source->base;
   return MC_OK;
 }
@@ -119,118 +196,181 @@ static void http_source_close(mc_source *base) {
 
 /* ---- reading ---- */
 
+/* One response of a read. */
 struct reading {
   struct source *source;
   mc_sink *sink;
-  uint64_t started; /* where the request began */
-  long code;
+  uint64_t started; /* where the sink was */
+  uint64_t skip;    /* bytes to come that the sink has already */
+  uint64_t promise; /* where the response ends, as far as it says */
+  bool refused;     /* it was the sink that failed: that is final */
 };
 
-static mc_status changed(const struct reading *reading, mc_error *err) {
-  char url[300];
-  return mc_error_set(err, MC_CHANGED, ORIGIN, "%s changed while it was read",
-                      url_printable(url, sizeof(url), reading->source->url));
+static mc_status protocol(const struct reading *reading, const char *what, mc_error *err) {
+  char url[URL_SHOWN];
+  return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s: the origin sent %s",
+                      url_printable(url, sizeof(url), reading->source->url), what);
 }
 
-/* Whether a response is of the version that was opened, and begins where it should. */
+static mc_status changed(const struct reading *reading, const char *how, mc_error *err) {
+  char url[URL_SHOWN];
+  struct source *source = reading->source;
+  add_doubt(http_of(source->base.upstream), source->url, false);
+  return mc_error_set(err, MC_CHANGED, ORIGIN, "%s %s", url_printable(url, sizeof(url), source->url), how);
+}
+
+static mc_status another_version(const struct reading *reading, mc_error *err) {
+  return changed(reading, "changed while it was read", err);
+}
+
+/* The next one to open it is told so, too. */
+static mc_status no_ranges(const struct reading *reading, mc_error *err) {
+  char url[URL_SHOWN];
+  struct source *source = reading->source;
+  add_doubt(http_of(source->base.upstream), source->url, true);
+  return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "%s can't be read in ranges, though the origin said so",
+                      url_printable(url, sizeof(url), source->url));
+}
+
+static mc_status check_part(struct reading *reading, const struct http_head *head, mc_error *err) {
+  uint64_t size = reading->source->info.size, end = reading->sink->end;
+  if (!head->has_range || head->first != reading->started || (end != MC_SIZE_UNKNOWN && head->last >= end)) {
+    return protocol(reading, "another range than it was asked for", err);
+  }
+  if (size != MC_SIZE_UNKNOWN && head->total != MC_SIZE_UNKNOWN && head->total != size) {
+    return another_version(reading, err);
+  }
+  reading->promise = head->last + 1;
+  return MC_OK;
+}
+
+static mc_status check_whole(struct reading *reading, const struct http_head *head, mc_error *err) {
+  const mc_info *opened = &reading->source->info;
+  if (opened->size != MC_SIZE_UNKNOWN && head->length != MC_SIZE_UNKNOWN && head->length != opened->size) {
+    return another_version(reading, err);
+  }
+  if (opened->ranges && (reading->started > 0 || reading->sink->end != opened->size)) {
+    return no_ranges(reading, err);
+  }
+  reading->skip = reading->started;
+  reading->promise = head->length;
+  return MC_OK;
+}
+
+/* Whether a response is of the version that was opened, and holds what it should. */
 static mc_status check_head(void *user, const struct http_head *head, mc_error *err) {
   struct reading *reading = user;
-  const mc_info *opened = &reading->source->info;
-  reading->code = head->status;
-  if (head->status / 100 != 2) return MC_OK; /* judged after the response */
-  mc_validators now = {.last_modified = head->last_modified};
-  memcpy(now.etag, head->etag, sizeof(now.etag));
-  bool comparable =
-      (now.etag[0] && opened->validators.etag[0]) || (now.last_modified && opened->validators.last_modified);
-  if (comparable && !same_version(&now, &opened->validators)) return changed(reading, err);
-  if (head->status == 206) {
-    if (!head->has_range || head->first != reading->started ||
-        (reading->sink->end != MC_SIZE_UNKNOWN && head->last >= reading->sink->end)) {
-      return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the origin sent another range than it was asked for");
-    }
-    if (head->total != MC_SIZE_UNKNOWN && opened->size != MC_SIZE_UNKNOWN && head->total != opened->size) {
-      return changed(reading, err);
-    }
-    return MC_OK;
+  struct source *source = reading->source;
+  if (head->status != 200 && head->status != 206) return MC_OK; /* judged after the response */
+  mc_validators now;
+  validators_of(&now, head);
+  enum likeness likeness = compare(&now, &source->info.validators);
+  if (likeness == ANOTHER) return another_version(reading, err);
+  mc_status status = head->status == 206 ? check_part(reading, head, err) : check_whole(reading, head, err);
+  if (status || likeness == SAME) return status;
+  if (reading->started > 0 && !source->info.ranges) {
+    return changed(reading, "was cut short, and can't be told from other versions to go on", err);
   }
-  if (reading->started > 0) {
-    return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "the origin sent the whole file when it was asked for a range");
-  }
-  if (opened->size != MC_SIZE_UNKNOWN && head->length != MC_SIZE_UNKNOWN && head->length != opened->size) {
-    return changed(reading, err);
-  }
+  atomic_store(&source->unproven, true);
   return MC_OK;
 }
 
 static mc_status take_body(void *user, const void *data, size_t size, mc_error *err) {
   struct reading *reading = user;
   mc_sink *sink = reading->sink;
+  size_t skip = reading->skip < size ? (size_t)reading->skip : size;
+  reading->skip -= skip;
+  size -= skip;
   if (sink->end != MC_SIZE_UNKNOWN && size > sink->end - sink->offset) {
-    if (reading->code == 200 && reading->source->info.size == MC_SIZE_UNKNOWN) return changed(reading, err);
-    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the origin sent more bytes than it promised");
+    return protocol(reading, "more bytes than it promised", err);
   }
-  return sink->write(sink, data, size, err);
+  mc_status status = size ? sink->write(sink, (const char *)data + skip, size, err) : MC_OK;
+  reading->refused = status != MC_OK;
+  return status;
 }
 
-/* One request for what is missing. */
-static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, const mc_call *call,
-                           mc_error *err) {
-  bool whole = !source->info.ranges;
-  struct reading reading = {.source = source, .sink = sink, .started = sink->offset};
+/* One request for what is missing. *done: that was all of it, or the sink takes no more. */
+static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, bool *done,
+                           const mc_call *call, mc_error *err) {
+  struct http *self = http_of(source->base.upstream);
+  struct reading reading = {.source = source, .sink = sink, .started = sink->offset, .promise = MC_SIZE_UNKNOWN};
   struct http_request request = {.method = "GET",
                                  .url = source->url,
-                                 .first = whole ? MC_SIZE_UNKNOWN : sink->offset,
-                                 .last = whole || sink->end == MC_SIZE_UNKNOWN ? MC_SIZE_UNKNOWN : sink->end - 1,
+                                 .first = sink->offset,
+                                 .end = source->info.ranges ? sink->end
+                                        : sink->offset      ? MC_SIZE_UNKNOWN
+                                                            : 0,
                                  .on_head = check_head,
                                  .on_body = take_body,
                                  .user = &reading};
-  mc_status status = http_perform(client_of(source->base.upstream), &request, head, call, err);
-  if (!status) status = http_status(head->status, source->url, err);
-  if (status == MC_NOT_FOUND) return changed(&reading, err); /* it was there when it was opened */
-  if (!status && sink->end != MC_SIZE_UNKNOWN && sink->offset < sink->end) {
-    status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the origin sent fewer bytes than it promised");
-  }
-  return status;
+  mc_status status = http_perform(self->client, &request, head, call, err);
+  *done = reading.refused;
+  if (*done) return status;
+  if (!status) status = http_status(head, source->url, err);
+  if (status == MC_NOT_FOUND) return another_version(&reading, err); /* it was there when it was opened */
+  if (status) return status;
+  bool kept = reading.skip == 0 && (reading.promise == MC_SIZE_UNKNOWN || reading.promise == sink->offset);
+  *done = kept && (sink->end == MC_SIZE_UNKNOWN ? head->status == 200 || sink->offset == head->total
+                                                : sink->offset == sink->end);
+  /* A part that is smaller than the one that was asked for is an answer, too. */
+  if (*done || (kept && head->status == 206 && sink->offset > reading.started)) return MC_OK;
+  protocol(&reading, "fewer bytes than it promised", err);
+  if (err) err->status = MC_UNAVAILABLE;
+  return MC_UNAVAILABLE;
 }
 
 static mc_status http_source_read(mc_source *base, mc_sink *sink, const mc_call *call, mc_error *err) {
   struct source *source = (struct source *)base;
-  struct http_client *client = client_of(base->upstream);
+  struct http_client *client = http_of(base->upstream)->client;
   if (sink->offset > 0 && !source->info.ranges) {
     return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "the origin can't send ranges");
   }
-  uint32_t attempt = 0;
-  while (sink->end == MC_SIZE_UNKNOWN || sink->offset < sink->end) {
+  uint32_t failures = 0;
+  bool done = sink->offset == sink->end;
+  while (!done) {
     struct http_head head;
     uint64_t before = sink->offset;
-    mc_status status = read_once(source, sink, &head, call, err);
-    if (!status) break;
-    if (status != MC_UNAVAILABLE) return status;
-    if (sink->offset > before) attempt = 0; /* it goes on, if slowly: only failures in a row count */
-    bool can_go_on = source->info.ranges || sink->offset == 0;
-    if (!can_go_on) return mc_error_set(err, MC_CHANGED, ORIGIN, "a body that can't be resumed was cut short");
-    if (attempt++ >= http_retries(client)) return status;
-    status = http_backoff(attempt, head.status / 100 == 2 ? -1 : head.retry_after_ms, call, err);
+    mc_status status = read_once(source, sink, &head, &done, call, err);
+    if (sink->offset > before) failures = 0; /* it goes on, if slowly: only failures in a row count */
+    if (status && !done) status = http_again(client, &failures, status, &head, call, err);
     if (status) return status;
   }
   return MC_OK;
 }
 
+/* Responses did not say of which version they were: has there been another since? */
+static mc_status http_source_finish(mc_source *base, mc_info *info, const mc_open_args *args, const mc_call *call,
+                                    mc_error *err) {
+  (void)info;
+  (void)args;
+  struct source *source = (struct source *)base;
+  mc_info now;
+  if (!atomic_load(&source->unproven)) return MC_OK;
+  mc_status status = look(http_of(base->upstream), source->url, &now, call, err);
+  if (status) return status;
+  bool other_size =
+      now.size != source->info.size && now.size != MC_SIZE_UNKNOWN && source->info.size != MC_SIZE_UNKNOWN;
+  struct reading reading = {.source = source};
+  return other_size || compare(&now.validators, &source->info.validators) == ANOTHER ? another_version(&reading, err)
+                                                                                     : MC_OK;
+}
+
 /* ---- the ops ---- */
 
 static void http_close(mc_upstream *base) {
-  struct http *self = (struct http *)base;
+  struct http *self = http_of(base);
   http_client_free(self->client);
+  pthread_mutex_destroy(&self->lock);
   free(self);
 }
-
-static mc_status http_open(mc_upstream **out, const mc_upstream_config *config, mc_error *err);
 
 static mc_status http_list(mc_upstream *self, const char *url, size_t max,
                            bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
                            mc_error *err) {
-  return http_list_index(client_of(self), url, max, visit, user, call, err);
+  return http_list_index(http_of(self)->client, url, max, visit, user, call, err);
 }
+
+static mc_status http_open(mc_upstream **out, const mc_upstream_config *config, mc_error *err);
 
 static const char *const schemes[] = {"http", "https", NULL};
 
@@ -244,19 +384,21 @@ const mc_upstream_ops http_upstream_ops = {
     .stat = http_stat,
     .source_open = http_source_open,
     .source_read = http_source_read,
+    .source_finish = http_source_finish,
     .source_close = http_source_close,
     .list = http_list,
 };
 
 static mc_status http_open(mc_upstream **out, const mc_upstream_config *config, mc_error *err) {
   struct http *self = calloc(1, sizeof(*self));
-  if (!self) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory");
+  if (!self) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for the http upstream");
   self->base.ops = &http_upstream_ops;
   mc_status status = http_client_new(&self->client, config, err);
   if (status) {
     free(self);
     return status;
   }
+  pthread_mutex_init(&self->lock, NULL);
   *out = &self->base;
   return MC_OK;
 }

@@ -1,7 +1,12 @@
 /* The upstream backend: where content comes from.
  *
  * The engine opens a source for one version of a URL, reads ranges of it (several threads at once, one range each),
- * asks for the facts that are known only at the end, and closes it. */
+ * asks for the facts that are known only at the end, and closes it.
+ *
+ * Every op that takes a call may be made from any thread, and ends with MC_CANCELLED or MC_DEADLINE_EXCEEDED as soon as
+ * it can, within a fraction of a second, once the call was cancelled or its deadline has passed; if it is so from the
+ * start, without asking anybody. What an op reports is an upstream's own to have checked: tests/contract/upstream.c
+ * holds every upstream to what is said here. */
 #ifndef MODELCACHE_BACKEND_UPSTREAM_H
 #define MODELCACHE_BACKEND_UPSTREAM_H
 
@@ -42,7 +47,7 @@ typedef struct mc_info {
   mc_digest digest;
   mc_chunk_table chunks; /* hashes belong to the source and live as long as it */
   bool ranges;           /* ranges can be read; false: only the whole, from 0, by one reader */
-  bool unchanged;        /* it is the version that `known` described; nothing else but validators is set */
+  bool unchanged;        /* it is the version that `known` described; nothing but the validators is set besides */
 } mc_info;
 
 /* Why a caller waits, as an upstream reports it while `open` or `finish` blocks. */
@@ -106,9 +111,10 @@ typedef struct mc_upstream_ops {
   mc_status (*source_open)(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
                            const mc_call *call, mc_error *err);
   /* Required. Read [sink->offset, sink->end) of that version into the sink; retries by itself from where it was, within
-   * the configured number, after failures that are retryable. Several threads at once, each with a sink of its own.
-   * MC_CHANGED if the upstream has another version by now; MC_UNSUPPORTED if ranges turn out not to work. Bytes past
-   * the end of what info->size promised, or fewer: MC_CHANGED or MC_PROTOCOL, never silently. */
+   * the configured number, after failures that are retryable and not the sink's. Several threads at once, each with a
+   * sink of its own. MC_CHANGED if the upstream has another version by now and that one can't be had any more;
+   * MC_UNSUPPORTED if ranges turn out not to work. Bytes past the end of what info->size promised, or fewer: MC_CHANGED
+   * or MC_PROTOCOL, or another failure where nothing tells why, never silently. */
   mc_status (*source_read)(mc_source *source, mc_sink *sink, const mc_call *call, mc_error *err);
   /* Optional. Called once after all was read, if size, digest or chunks were unknown at open: fill in what is known
    * now. May block until the peer knows it. */
@@ -117,8 +123,10 @@ typedef struct mc_upstream_ops {
   /* Required. */
   void (*source_close)(mc_source *source);
 
-  /* Optional. Report the files below the URL prefix `url` (which ends in '/'), recursively, at most `max` of them:
-   * MC_RESOURCE_EXHAUSTED beyond. Paths are decoded and checked: a path that would leave the tree is MC_PROTOCOL. */
+  /* Optional. Report the files below the URL prefix `url` (which ends in '/'), recursively, each once, in no particular
+   * order, until `visit` returns false, which is no failure; at most `max` of them: MC_RESOURCE_EXHAUSTED beyond, after
+   * up to `max` were reported. Paths are decoded and checked: a path that would leave the tree, or that can't be used
+   * as one, is MC_PROTOCOL. MC_NOT_FOUND if there is no such folder, where the upstream knows folders. */
   mc_status (*list)(mc_upstream *self, const char *url, size_t max, bool (*visit)(void *user, const mc_listed *listed),
                     void *user, const mc_call *call, mc_error *err);
 

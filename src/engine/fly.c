@@ -1,0 +1,346 @@
+/* The one algorithm, run by a flight: look the entry up; if it is not current, claim it; ask the upstreams; bring the
+ * object in; publish. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/url.h"
+#include "engine/download.h"
+#include "engine/engine.h"
+
+#define META_MAX ((size_t)256 << 20)
+
+/* Everything that one run of it works with. */
+struct run {
+  struct flight *flight;
+  struct mc_cache *cache;
+  struct download *download;
+  mc_entry *entry; /* what is known, or NULL */
+  mc_file *file;   /* the copy at hand, verified, or NULL */
+  mc_claim claim;
+  bool missing; /* the upstream says that it does not exist */
+};
+
+/* ---- publishing ---- */
+
+static bool same_state(const mc_entry *a, const mc_entry *b) {
+  if (!a || !b) return a == b;
+  return a->missing == b->missing && a->has_digest == b->has_digest &&
+         (!a->has_digest || mc_digest_equal(&a->digest, &b->digest));
+}
+
+/* Tell the home tier which object the URL needs now. */
+static void refer(struct mc_cache *cache, const mc_entry *before, const mc_entry *now) {
+  if (!cache->home) return;
+  if (now->has_digest) tier_refer(cache->home, &now->digest, 1, now->pinned);
+  if (before && before->has_digest) tier_refer(cache->home, &before->digest, -1, -(int)before->pinned);
+}
+
+/* Publish an entry, which becomes the run's. Takes over `entry`. */
+static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error *err) {
+  struct mc_cache *cache = run->cache;
+  struct flight *flight = run->flight;
+  bool changed = !same_state(run->entry, entry);
+  mc_status status = record ? entry_record(cache, flight->key, entry, err) : MC_OK;
+  if (!status) {
+    uint64_t token = run->claim.granted ? run->claim.token : 0;
+    status = cache->coordination->ops->publish(cache->coordination, flight->key, token, entry, err);
+  }
+  /* Another holds the claim by now, or nobody can be told: what we have is no less true for that. */
+  if (status == MC_BUSY || (status && mc_status_is_retryable(status) && entry->has_digest)) {
+    log_warn(cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
+    free(entry);
+    return MC_OK;
+  }
+  if (status) {
+    free(entry);
+    return status;
+  }
+  run->claim.granted = false; /* publishing gave it back */
+  refer(cache, run->entry, entry);
+  if (changed && run->entry && run->entry->has_digest) stat_add(cache, STAT_CHANGES, 1);
+  if (changed) entry_announce(cache, entry);
+  free(run->entry);
+  run->entry = entry;
+  return MC_OK;
+}
+
+static bool wants_pin(struct flight *flight, bool pinned) {
+  pthread_mutex_lock(&flight->cache->lock);
+  bool pin = flight->pin || (pinned && !flight->unpin);
+  pthread_mutex_unlock(&flight->cache->lock);
+  return pin;
+}
+
+static mc_status no_entry(mc_error *err) {
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an entry");
+}
+
+/* What is known stays true, but for whether it's pinned. */
+static mc_status pin_entry(struct run *run, mc_error *err) {
+  bool pinned = wants_pin(run->flight, run->entry->pinned);
+  if (pinned == run->entry->pinned) return MC_OK;
+  mc_entry *entry = entry_copy(run->entry);
+  if (!entry) return no_entry(err);
+  entry->pinned = pinned;
+  return publish(run, entry, true, err);
+}
+
+/* The copy at hand is current. */
+static mc_status confirm(struct run *run, const mc_validators *validators, mc_error *err) {
+  mc_entry *entry = entry_copy(run->entry);
+  if (!entry) return no_entry(err);
+  entry->checked_at = clock_wall_ms();
+  entry->pinned = wants_pin(run->flight, entry->pinned);
+  if (validators->version[0] || validators->etag[0] || validators->last_modified) entry->validators = *validators;
+  stat_add(run->cache, STAT_REVALIDATIONS, 1);
+  return publish(run, entry, true, err);
+}
+
+/* The upstream says that it does not exist. */
+static void remember_missing(struct run *run) {
+  mc_file_release(run->file);
+  run->file = NULL;
+  mc_entry *entry = entry_new(run->flight->url);
+  if (!entry) return;
+  entry->missing = true;
+  entry->checked_at = clock_wall_ms();
+  mc_storage *storage = run->cache->home ? tier_storage(run->cache->home) : NULL;
+  if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, run->flight->key, NULL);
+  publish(run, entry, false, NULL);
+}
+
+/* ---- asking one upstream ---- */
+
+static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest) {
+  mc_entry *entry = entry_new(run->flight->url);
+  if (!entry) return NULL;
+  entry->size = size;
+  entry->validators = *validators;
+  entry->has_digest = true;
+  entry->digest = *digest;
+  entry->fetched_at = entry->checked_at = clock_wall_ms();
+  entry->pinned = wants_pin(run->flight, run->entry && run->entry->pinned);
+  return entry;
+}
+
+/* The object may be here already, under another URL. */
+static bool take_known(mc_file **out, struct run *run, const mc_info *info) {
+  mc_entry known = {.has_digest = true, .digest = info->digest, .size = info->size, .validators = info->validators};
+  struct tier *damaged = NULL;
+  return info->has_digest && file_open(out, run->cache, &known, true, true, &damaged, NULL) == MC_OK;
+}
+
+/* Make what was downloaded an object. The record comes first: see entry.c. */
+static mc_status keep(mc_file **out, struct run *run, const mc_entry *entry, mc_error *err) {
+  struct object *object;
+  flight_set_phase(run->flight, MC_PHASE_VERIFYING, "making it durable");
+  mc_status status = entry_record(run->cache, run->flight->key, entry, err);
+  if (!status) status = download_commit(&object, run->download, &entry->digest, err);
+  if (status) return status;
+  stat_add(run->cache, STAT_DOWNLOADS, 1);
+  *out = file_of_object(object, run->cache, entry, false);
+  return *out ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a file");
+}
+
+/* Bring in what an open source has. */
+static mc_status bring_in(struct run *run, mc_upstream *upstream, mc_source *source, mc_info *info,
+                          const mc_open_args *args, mc_error *err) {
+  struct download *download = run->download;
+  mc_file *file = NULL;
+  mc_entry *entry = NULL;
+  mc_digest digest;
+  mc_status status = MC_OK;
+  if (take_known(&file, run, info)) {
+    entry = entry_of(run, mc_file_size(file), &info->validators, mc_file_digest(file));
+    if (!entry) status = no_entry(err);
+  } else {
+    status = download_begin(download, run->flight->key, info, err);
+    if (!status) flight_show(run->flight);
+    if (!status) status = download_fetch(download, upstream, source, info, args, &digest, err);
+    if (!status) entry = entry_of(run, download->size, &download->validators, &digest);
+    if (!status && !entry) status = no_entry(err);
+    if (!status) status = keep(&file, run, entry, err);
+  }
+  if (status) {
+    mc_file_release(file);
+    free(entry);
+    return status;
+  }
+  bool record = mc_file_was_cached(file); /* else it is written already */
+  status = publish(run, entry, record, err);
+  mc_file_release(status ? file : run->file);
+  if (!status) run->file = file;
+  return status;
+}
+
+static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
+  struct run *run = user;
+  struct flight *flight = run->flight;
+  mc_open_args args = {.url = flight->url, .progress = flight_peer_progress, .progress_user = flight};
+  if (run->file) {
+    args.known = &run->entry->validators;
+    args.known_size = run->entry->size;
+    args.known_digest = &run->entry->digest;
+  }
+  mc_source *source = NULL;
+  mc_info info = {.size = MC_SIZE_UNKNOWN};
+  flight_set_phase(flight, MC_PHASE_ASKING, "asking the upstream");
+  mc_status status = upstream->ops->source_open(upstream, &args, &source, &info, &flight->call, err);
+  run->missing = status == MC_NOT_FOUND;
+  if (status) return status;
+  if (info.unchanged && run->file) {
+    status = confirm(run, &info.validators, err);
+  } else if (info.unchanged || !source) {
+    status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s gave no content, though there is no copy", upstream->ops->name);
+  } else {
+    status = bring_in(run, upstream, source, &info, &args, err);
+  }
+  if (source) upstream->ops->source_close(source);
+  if (status == MC_NOT_FOUND) { /* of something else than the URL: only opening it tells that */
+    status = MC_UNAVAILABLE;
+    if (err) err->status = status;
+  }
+  return status;
+}
+
+/* ---- looking ---- */
+
+/* A damaged object becomes the download's stage: what still matches need not come again. */
+static void take_damaged(struct run *run) {
+  struct tier *home = run->cache->home;
+  mc_storage *storage = tier_storage(home);
+  const mc_digest *digest = &run->entry->digest;
+  mc_stage *stage;
+  void *meta = NULL;
+  size_t size = 0;
+  mc_chunk_table *table = NULL;
+  if (storage->ops->read_meta(storage, digest, &meta, &size, META_MAX, NULL) == MC_OK &&
+      chunk_table_decode(&table, digest, meta, size, NULL) == MC_OK &&
+      tier_restage(home, digest, run->flight->key, &stage, NULL) == MC_OK) {
+    download_adopt(run->download, stage, run->entry, table);
+  }
+  free(meta);
+  free(table);
+}
+
+/* Look at what is known and at hand. */
+static mc_status look(struct run *run, mc_error *err) {
+  struct mc_cache *cache = run->cache;
+  struct tier *damaged = NULL;
+  mc_file_release(run->file);
+  free(run->entry);
+  run->file = NULL;
+  run->entry = NULL;
+  mc_status status = entry_load(&run->entry, cache, run->flight->key, err);
+  if (status) return status == MC_NOT_FOUND ? MC_OK : status;
+  if (!run->entry->has_digest) return MC_OK;
+  flight_set_phase(run->flight, MC_PHASE_VERIFYING, "verifying the stored copy");
+  status = file_open(&run->file, cache, run->entry, true, true, &damaged, err);
+  if (status == MC_CORRUPT && damaged == cache->home && !run->download->stage) take_damaged(run);
+  return status == MC_NOT_FOUND || status == MC_CORRUPT ? MC_OK : status;
+}
+
+/* Whether another process published between our look and our claim. */
+static bool has_news(struct run *run) {
+  struct mc_cache *cache = run->cache;
+  mc_entry *now = NULL;
+  if (cache->coordination->ops->lookup(cache->coordination, run->flight->key, &now, NULL)) return false;
+  bool news = !same_state(run->entry, now) || now->checked_at != run->entry->checked_at;
+  free(now);
+  return news;
+}
+
+static mc_status bring_up_to_date(struct run *run, bool current, mc_error *err) {
+  flight_set_claim(run->flight, run->claim.token);
+  mc_status status = current ? pin_entry(run, err) : route_ask(run->flight, run->download, attempt, run, err);
+  flight_set_claim(run->flight, 0);
+  if (status == MC_NOT_FOUND && run->missing) remember_missing(run);
+  return status;
+}
+
+static void give_claim_back(struct run *run) {
+  struct mc_cache *cache = run->cache;
+  if (run->claim.granted) {
+    cache->coordination->ops->abandon(cache->coordination, run->flight->key, run->claim.token);
+  }
+  run->claim.granted = false;
+}
+
+static mc_status fly(struct run *run, mc_error *err) {
+  struct mc_cache *cache = run->cache;
+  struct flight *flight = run->flight;
+  const mc_coordination_ops *ops = cache->coordination->ops;
+  for (;;) {
+    mc_status status = look(run, err);
+    if (status) return status;
+    pthread_mutex_lock(&cache->lock);
+    bool revalidate = flight->revalidate, pins = flight->pin || flight->unpin;
+    pthread_mutex_unlock(&cache->lock);
+    bool fresh = run->entry && !revalidate && entry_is_fresh(cache, run->entry);
+    if (fresh && run->file && !pins) return MC_OK;
+    if (fresh && run->entry->missing && !pins) {
+      return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
+    }
+    status = ops->claim(cache->coordination, flight->key, &run->claim, err);
+    if (status) return status;
+    if (run->claim.granted) {
+      if (!has_news(run)) return bring_up_to_date(run, fresh && run->file, err);
+      give_claim_back(run);
+      continue;
+    }
+    flight_set_phase(flight, MC_PHASE_WAITING, "another process downloads it");
+    mc_file_release(run->file); /* it may be evicted meanwhile */
+    run->file = NULL;
+    status = ops->wait(cache->coordination, flight->key, run->claim.token, &flight->call, err);
+    if (status) return status;
+  }
+}
+
+/* ---- the job ---- */
+
+/* Whether the copy at hand may be served although it could not be revalidated. */
+static bool stale_will_do(struct run *run, mc_status status) {
+  if (!status || !run->file || status == MC_NOT_FOUND || status == MC_PERMISSION_DENIED || status == MC_CANCELLED)
+    return false;
+  int64_t limit = run->cache->options.stale_if_error_ms;
+  return limit < 0 || clock_wall_ms() - run->entry->checked_at < limit;
+}
+
+static void serve_stale(struct run *run, const mc_error *why) {
+  char url[256];
+  log_warn(run->cache->logger, ORIGIN, "%s: serving the copy of before: %s",
+           url_printable(url, sizeof(url), run->flight->url), why->message);
+  stat_add(run->cache, STAT_STALE, 1);
+  pin_entry(run, NULL); /* which needs no upstream */
+}
+
+void fly_job(struct work_job *job) {
+  struct flight *flight = flight_of_job(job);
+  struct mc_cache *cache = flight->cache;
+  struct run run = {.flight = flight, .cache = cache};
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = mc_call_check(&flight->call, &error);
+  if (!status && !cache->home) {
+    status = mc_error_set(&error, MC_UNSUPPORTED, ORIGIN,
+                          "this cache keeps nothing (storage is 'none'): get it into a path or a buffer");
+  }
+  if (!status) status = download_new(&run.download, cache, &flight->call, &error);
+  if (!status) {
+    run.download->tier = cache->home;
+    flight_set_download(flight, run.download);
+    status = fly(&run, &error);
+    download_close(run.download); /* before the claim ends: whoever has it next finds the stage */
+    give_claim_back(&run);
+  }
+  if (stale_will_do(&run, status)) {
+    serve_stale(&run, &error);
+    status = MC_OK;
+  }
+  if (status) {
+    mc_file_release(run.file);
+    run.file = NULL;
+  }
+  flight_end(flight, status, run.file, &error);
+  free(run.entry);
+  flight_release(flight);
+}

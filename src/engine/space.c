@@ -1,0 +1,135 @@
+/* A tier's budget and time: what may stay, and what goes first. */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/tier_index.h"
+
+#define UNREFERRED_TTL_MS (10 * 60 * 1000)
+#define SWEEP_MOST        4096 /* objects evicted by one sweep for their age */
+
+static uint64_t share(uint64_t capacity, uint32_t percent) {
+  return capacity / 100 * percent + capacity % 100 * percent / 100;
+}
+
+/* With the lock held: the next object that may go, or NULL. */
+static struct slot *victim(struct tier *tier) {
+  struct slot *slot;
+  DL_FOREACH(tier->idle, slot) {
+    if (!change_runs(tier, &slot->object.digest)) return slot;
+  }
+  return NULL;
+}
+
+/* Remove a victim. With the lock held, which is let go of meanwhile. */
+static void evict(struct tier *tier, struct slot *slot) {
+  uint64_t size = slot->object.size;
+  mc_error err = MC_ERROR_INIT;
+  if (index_remove(tier, slot, &err)) log_warn(tier->config.logger, ORIGIN, "can't evict an object: %s", err.message);
+  if (!tier->config.evicted) return;
+  pthread_mutex_unlock(&tier->lock);
+  tier->config.evicted(tier->config.user, 1, size);
+  pthread_mutex_lock(&tier->lock);
+}
+
+/* With the lock held: evict until `bytes` more fit below `percent` of the capacity. */
+static bool make_room(struct tier *tier, uint64_t bytes, uint32_t percent) {
+  uint64_t limit = share(tier->config.capacity, percent);
+  while (tier->bytes + tier->reserved + bytes > limit) {
+    struct slot *slot = victim(tier);
+    if (!slot) return false;
+    evict(tier, slot);
+  }
+  return true;
+}
+
+mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err) {
+  mc_status status = MC_OK;
+  uint64_t capacity = tier->config.capacity;
+  pthread_mutex_lock(&tier->lock);
+  if (capacity) {
+    /* Nothing is evicted for what can't fit even so. */
+    bool fits = bytes <= capacity && tier->bytes - tier->idle_bytes + tier->reserved <= capacity - bytes;
+    if (fits && tier->bytes + tier->reserved + bytes > share(capacity, tier->config.high)) {
+      make_room(tier, bytes, tier->config.low); /* as far as it goes */
+    }
+    fits = fits && make_room(tier, bytes, 100);
+    if (!fits) {
+      status = mc_error_set(err, MC_NO_SPACE, ORIGIN,
+                            "%llu bytes do not fit: the capacity is %llu, of which %llu are in use, pinned or being "
+                            "downloaded; raise storage_capacity, or evict something",
+                            (unsigned long long)bytes, (unsigned long long)capacity,
+                            (unsigned long long)(tier->bytes - tier->idle_bytes + tier->reserved));
+    }
+  }
+  if (!status) tier->reserved += bytes;
+  pthread_mutex_unlock(&tier->lock);
+  return status;
+}
+
+void tier_unreserve(struct tier *tier, uint64_t bytes) {
+  pthread_mutex_lock(&tier->lock);
+  tier->reserved -= bytes;
+  pthread_mutex_unlock(&tier->lock);
+}
+
+bool tier_evict(struct tier *tier, uint64_t bytes) {
+  bool any = false;
+  struct slot *slot;
+  uint64_t free_now = 0;
+  const mc_storage_ops *ops = tier->storage->ops;
+  if (!ops->free_bytes || ops->free_bytes(tier->storage, &free_now, NULL)) return false;
+  pthread_mutex_lock(&tier->lock);
+  bool fits = free_now + tier->idle_bytes >= bytes; /* else all would go for nothing */
+  bytes -= fits && free_now < bytes ? free_now : 0;
+  while (fits && bytes && (slot = victim(tier))) {
+    bytes -= slot->object.size < bytes ? slot->object.size : bytes;
+    evict(tier, slot);
+    any = true;
+  }
+  pthread_mutex_unlock(&tier->lock);
+  return any;
+}
+
+/* ---- time ---- */
+
+static bool overdue(const struct tier *tier, const struct slot *slot, int64_t now) {
+  int64_t age = now - slot->used_at;
+  if (tier->config.ttl_ms > 0 && age > tier->config.ttl_ms) return true;
+  return !tier->config.copies && slot->references <= 0 && age > UNREFERRED_TTL_MS;
+}
+
+/* In one pass over the idle objects, as each eviction lets go of the lock: which are overdue, then one by one. */
+static void evict_overdue(struct tier *tier, int64_t now) {
+  struct slot *slot;
+  size_t count = 0;
+  mc_digest *list = NULL;
+  DL_FOREACH(tier->idle, slot) {
+    if (count == SWEEP_MOST) break;
+    if (!overdue(tier, slot, now)) continue;
+    if (!list) list = malloc(SWEEP_MOST * sizeof(*list));
+    if (!list) return;
+    list[count++] = slot->object.digest;
+  }
+  for (size_t i = 0; i < count; i++) {
+    slot = index_find(tier, &list[i]);
+    if (slot && slot->idle && overdue(tier, slot, now) && !change_runs(tier, &list[i])) evict(tier, slot);
+  }
+  free(list);
+}
+
+void tier_sweep(struct tier *tier) {
+  pthread_mutex_lock(&tier->lock);
+  evict_overdue(tier, clock_wall_ms());
+  uint64_t capacity = tier->config.capacity;
+  if (capacity && tier->bytes + tier->reserved > share(capacity, tier->config.high)) {
+    make_room(tier, 0, tier->config.low);
+  }
+  pthread_mutex_unlock(&tier->lock);
+}
+
+void tier_usage(struct tier *tier, struct tier_usage *usage) {
+  pthread_mutex_lock(&tier->lock);
+  *usage = (struct tier_usage){HASH_COUNT(tier->slots), tier->bytes, tier->reserved, tier->config.capacity, tier->open};
+  pthread_mutex_unlock(&tier->lock);
+}

@@ -1,0 +1,48 @@
+/* A small HTTP/1.1 origin for the tests of upstreams: pages in memory, behaviour on demand, and everything is counted.
+ *
+ * Each connection has a thread. What is set for a page counts from the next request on. */
+#ifndef TESTS_HTTP_ORIGIN_H
+#define TESTS_HTTP_ORIGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct http_origin;
+
+/* How a page is answered; all zero: as it should be. */
+struct http_behaviour {
+  int status;       /* an error page with this status, `times` times (0: always) */
+  bool stall_head;  /* answer nothing at all, until the client has gone */
+  bool stalls;      /* send `at` bytes of each body, then nothing, until the client has gone */
+  bool cuts;        /* close the connection after `at` bytes of each body, `times` times (0: always) */
+  uint64_t at;      /* counted from the start of the content, not of the range */
+  unsigned times;   /* of `status` and `cuts`: afterwards the page is answered as it should be */
+  bool no_ranges;   /* ignore Range */
+  bool chunked;     /* say no length, nor take ranges */
+  bool wrong_range; /* answer a range with one that begins a byte later */
+  bool head_lies;   /* HEAD says that the length is `length` */
+  uint64_t length;
+};
+
+struct http_counts {
+  unsigned connections, requests;
+  uint64_t body_bytes; /* sent, of GETs */
+};
+
+struct http_origin *http_origin_start(void);
+/* Cuts every connection. */
+void http_origin_stop(struct http_origin *origin);
+uint16_t http_origin_port(const struct http_origin *origin);
+
+/* Put a page at `path` ("/a/b", as it stands in the request), or another in its place with another ETag and date. The
+ * data is not copied; it lives as long as the origin. Pages are few: MAX_PAGES. */
+void http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size);
+void http_origin_remove(struct http_origin *origin, const char *path);
+void http_origin_behave(struct http_origin *origin, const char *path, const struct http_behaviour *behaviour);
+
+struct http_counts http_origin_counts(struct http_origin *origin);
+/* Wait until so many requests have come, or so many body bytes were sent, since it started. */
+void http_origin_await(struct http_origin *origin, unsigned requests, uint64_t body_bytes);
+
+#endif
