@@ -294,10 +294,10 @@ mc_status download_begin(struct download *d, const char *key, const mc_info *inf
  * or no more are to be taken. */
 static bool take_part(struct download *d, uint32_t *first, uint32_t *count, bool whole) {
   pthread_mutex_lock(&d->lock);
-  uint32_t most = MAX_PART, missing = d->count - d->landed;
-  uint32_t share = missing / (2 * (d->lanes ? d->lanes : 1));
   while (d->first < d->count && download_state(d, d->first) != CHUNK_MISSING) d->first++;
-  uint32_t at = d->first;
+  uint32_t most = MAX_PART, at = d->first, left = d->count - at;
+  if (left > d->count - d->landed) left = d->count - d->landed; /* what was resumed may lie behind `first` too */
+  uint32_t share = left / (2 * (d->lanes ? d->lanes : 1));
   if (most > share) most = share ? share : 1;
   *first = at;
   *count = 0;

@@ -91,7 +91,7 @@ static void export_sent(void *user, uint64_t bytes) {
 static void serve(const mc_transport_config *config, mc_export file, int pipe) {
   mc_error err = MC_ERROR_INIT;
   mc_transport *transport;
-  mc_listener *listener;
+  mc_listener *listener = NULL;
   mc_exporter exporter = {&file, export_open, export_close, export_ready, export_unwatch, export_suspect, export_sent};
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (ops->open(&transport, config, &err) || ops->listen(transport, "127.0.0.1:0", &exporter, &listener, &err)) {

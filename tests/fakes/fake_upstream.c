@@ -257,7 +257,8 @@ static mc_status changed_now(struct source *source, mc_error *err) {
 static mc_status happen(struct source *source, uint64_t offset, const mc_call *call, mc_error *err) {
   struct fake_content *content = source->content;
   mc_status status = MC_OK;
-  if (content->stalls && offset >= content->stalls_at) status = stall(content, call, err);
+  bool stalls = offset >= content->stalls_at && (!content->stalls_to || offset < content->stalls_to);
+  if (content->stalls && stalls) status = stall(content, call, err);
   if (!status && content->changes && offset >= content->size / 2) {
     content->changes--;
     fill(content, content->size, 1000 + content->changes);

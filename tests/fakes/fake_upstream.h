@@ -29,9 +29,9 @@ struct fake_content {
   uint64_t fails_at;
   mc_status fails_with;
   unsigned fails;
-  /* Reads wait at this byte until fake_release. */
+  /* Reads wait from this byte on, up to another (0: the end), until fake_release. */
   bool stalls;
-  uint64_t stalls_at;
+  uint64_t stalls_at, stalls_to;
   const char *opens_say; /* an open reports this as what it waits for, and waits until fake_release */
   /* The first byte of this chunk arrives flipped, so many times. */
   uint32_t flips_chunk;

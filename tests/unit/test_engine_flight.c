@@ -309,10 +309,30 @@ static void many_who_wait_with_nothing_to_be_told_are_left_alone(void **state) {
   free(all);
 }
 
+/* The smaller what is left, the smaller the parts, and what another lane is at is not left: towards the end all lanes
+ * have something to do. Here one lane holds 4 of 16 chunks; the other takes 3, 2, and then one at a time. */
+static void lanes_share_what_is_left(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 16 * CHUNK, 1);
+  struct pending pending;
+  content->stalls = true;
+  content->stalls_to = 1;
+  fixture->options.parallelism = 2;
+  open_cache(fixture);
+  start_get(&pending, fixture, URL, NULL);
+  fake_await(&content->reads, 10);
+  fake_release(content);
+  assert_int_equal(finish_get(&pending), MC_OK);
+  assert_is(pending.file, content);
+  assert_int_equal(content->reads, 10);
+  mc_file_release(pending.file);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
       TEST(a_herd_costs_one_download),
+      TEST(lanes_share_what_is_left),
       TEST(a_waiter_leaves_and_the_others_go_on),
       TEST(the_last_waiter_stops_the_flight),
       TEST(a_cancel_of_the_callers_own_ends_the_call),
