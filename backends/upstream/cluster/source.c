@@ -437,6 +437,9 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
     if (status == MC_OK || relay.refused || callers_own(status)) return status;
     if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
       status = renew(source, &target, false, call, err);
+      /* A server that restarts may serve bytes before it answers calls. */
+      bool again = status == MC_UNAVAILABLE && attempt < source->cluster->retries;
+      if (again) status = pause_for(attempt++, call, err);
     } else if (!connection_failed(status)) {
       return status;
     } else {
