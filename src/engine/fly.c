@@ -62,6 +62,10 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
     record = true;
   }
   mc_status status = record ? entry_record(cache, flight->key, entry, err) : MC_OK;
+  if (status && !changed) { /* a full disk, say: the record of before is no less true, but for its times */
+    log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
+    status = MC_OK;
+  }
   if (!status) {
     uint64_t token = run->claim.granted ? run->claim.token : 0;
     status = cache->coordination->ops->publish(cache->coordination, flight->key, token, entry, err);
