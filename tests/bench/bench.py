@@ -10,6 +10,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -360,6 +361,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is tidied up, and what is known written
     folder = pathlib.Path(tempfile.mkdtemp(prefix="modelcache-bench-", dir=options.work))
     folder.chmod(0o755)  # nginx's workers are another user
     processes = Processes()

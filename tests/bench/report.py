@@ -31,7 +31,7 @@ def plot(rows, path):
     if not rows:
         return
     figure, axes = pyplot.subplots(figsize=(13, 1.5 + 0.55 * len(rows)))
-    end = 2
+    end, white = 2, {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for place, row in enumerate(rows):
         value, least, most = (row[key] / row["target"] for key in ("median", "least", "most"))
         axes.barh(place, min(value, end), color="#4a8f5d" if row["reached"] else "#b5533c", height=0.6)
@@ -39,7 +39,7 @@ def plot(rows, path):
         unit = "" if row["unit"] == "ratio" else f" {row['unit']}"
         sign = "≥" if row["at_least"] else "≤"
         text = f"{number(row['median'])}{unit} (target {sign} {number(row['target'])})"
-        axes.text(min(max(value, most), end) + 0.02, place, text, va="center", fontsize=9)
+        axes.text(min(max(value, most), end) + 0.02, place, text, va="center", fontsize=9, bbox=white)
     axes.axvline(1, color="black", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)))
     better = {True: "more is better", False: "less is better"}
