@@ -37,7 +37,6 @@ struct http_origin {
   uint16_t port;
   pthread_t thread;
   pthread_mutex_t lock;
-  pthread_cond_t changed;
   bool stopping;
   unsigned versions, page_count, connection_count;
   struct http_counts counts;
@@ -94,7 +93,6 @@ static bool take_page(struct http_origin *origin, const char *path, bool is_get,
   if (page) *out = *page;
   bool counts_down = page && page->behaviour.times && (page->behaviour.status || (page->behaviour.cuts && is_get));
   if (counts_down && --page->behaviour.times == 0) page->behaviour.status = page->behaviour.cuts = 0;
-  pthread_cond_broadcast(&origin->changed);
   pthread_mutex_unlock(&origin->lock);
   return page != NULL;
 }
@@ -120,7 +118,6 @@ static void wait_until_it_has_gone(int fd) {
 static void count_body(struct http_origin *origin, size_t size) {
   pthread_mutex_lock(&origin->lock);
   origin->counts.body_bytes += size;
-  pthread_cond_broadcast(&origin->changed);
   pthread_mutex_unlock(&origin->lock);
 }
 
@@ -255,7 +252,6 @@ struct http_origin *http_origin_start(void) {
   socklen_t length = sizeof(address);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   pthread_mutex_init(&origin->lock, NULL);
-  pthread_cond_init(&origin->changed, NULL);
   origin->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   bool good = bind(origin->fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(origin->fd, 64) == 0 &&
               getsockname(origin->fd, (struct sockaddr *)&address, &length) == 0 &&
@@ -279,7 +275,6 @@ void http_origin_stop(struct http_origin *origin) {
     close(origin->connections[i].fd);
   }
   pthread_mutex_destroy(&origin->lock);
-  pthread_cond_destroy(&origin->changed);
   free(origin);
 }
 
@@ -292,17 +287,4 @@ struct http_counts http_origin_counts(struct http_origin *origin) {
   struct http_counts counts = origin->counts;
   pthread_mutex_unlock(&origin->lock);
   return counts;
-}
-
-void http_origin_await(struct http_origin *origin, unsigned requests, uint64_t body_bytes) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_sec += 30;
-  int late = 0;
-  pthread_mutex_lock(&origin->lock);
-  while (!late && (origin->counts.requests < requests || origin->counts.body_bytes < body_bytes)) {
-    late = pthread_cond_timedwait(&origin->changed, &origin->lock, &until);
-  }
-  pthread_mutex_unlock(&origin->lock);
-  assert(!late);
 }

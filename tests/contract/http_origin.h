@@ -42,7 +42,5 @@ void http_origin_remove(struct http_origin *origin, const char *path);
 void http_origin_behave(struct http_origin *origin, const char *path, const struct http_behaviour *behaviour);
 
 struct http_counts http_origin_counts(struct http_origin *origin);
-/* Wait until so many requests have come, or so many body bytes were sent, since it started. */
-void http_origin_await(struct http_origin *origin, unsigned requests, uint64_t body_bytes);
 
 #endif
