@@ -12,7 +12,10 @@
 #include "engine/engine.h"
 #include "engine/promote.h"
 
-#define HEARTBEAT_MS 1000 /* waiters are told at least so often, though nothing has changed */
+/* Waiters are told so often though nothing has changed: with each tick of the clock while they are few. */
+#define FEW             64
+#define PAUSE_OF_FEW_MS 200
+#define PAUSE_MS        1000
 
 void mc_get_options_init(mc_get_options *options) {
   *options = (mc_get_options)MC_GET_OPTIONS_INIT;
@@ -295,13 +298,14 @@ static void report(struct mc_cache *cache, struct mc_request *request, const mc_
   pthread_mutex_lock(&cache->lock);
 }
 
-/* Whether there is something to tell; the clock's alone. */
+/* Whether there is something to tell. With cache->lock held. */
 static bool has_news(struct flight *flight, const mc_progress *now_is, int64_t now) {
+  int64_t pause_ms = flight->cache->waiting <= FEW ? PAUSE_OF_FEW_MS : PAUSE_MS;
   const mc_progress *told = &flight->told;
   bool news = now_is->phase != told->phase || strcmp(now_is->reason, flight->told_reason) != 0 ||
               now_is->bytes != told->bytes || now_is->total != told->total ||
               memcmp(now_is->flight, told->flight, sizeof(told->flight)) != 0;
-  if (!news && now - flight->told_at < HEARTBEAT_MS * NS_PER_MS) return false;
+  if (!news && now - flight->told_at < pause_ms * NS_PER_MS) return false;
   flight->told = *now_is;
   snprintf(flight->told_reason, sizeof(flight->told_reason), "%s", now_is->reason);
   flight->told_at = now;
@@ -332,8 +336,8 @@ int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now
   mc_progress progress;
   char reason[REASON_SIZE];
   flight_progress(flight, &progress, reason);
-  bool news = has_news(flight, &progress, now);
   pthread_mutex_lock(&cache->lock);
+  bool news = has_news(flight, &progress, now);
   struct mc_request *request;
   if (news || flight->due <= now) {
     flight->due = INT64_MAX;
