@@ -109,7 +109,8 @@ MC_API const mc_digest *mc_file_digest(const mc_file *file);
 MC_API const mc_chunk_table *mc_file_chunks(const mc_file *file);
 /* What the upstream said of this version. */
 MC_API const mc_validators *mc_file_validators(const mc_file *file);
-/* The path under which other programs can read it while this handle is held, or NULL if it has none (memory). */
+/* The path under which other programs can read it while this handle is held, or NULL if it has none: of a file that is
+ * kept in memory alone, or whose copy on disk would have to be verified first. */
 MC_API const char *mc_file_path(const mc_file *file);
 /* Whether this call was served without going upstream for the content. */
 MC_API bool mc_file_was_cached(const mc_file *file);

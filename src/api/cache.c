@@ -172,7 +172,8 @@ static mc_status evict_here(uint64_t *evicted, mc_cache *cache, const char *key,
   if (!status && entry->has_digest && cache->home) {
     tier_refer(cache->home, &entry->digest, -1, -(int)entry->pinned);
     bool needed = tier_is_referred(cache->home, &entry->digest);
-    for (size_t i = 0; i < cache->tier_count && !needed && !status; i++) {
+    /* The home tier first: what is copied from it meanwhile sees that it has gone. */
+    for (size_t i = cache->tier_count; i-- > 0 && !needed && !status;) {
       uint64_t bytes;
       status = tier_remove(cache->tiers[i], &entry->digest, &bytes, err);
       *evicted += bytes;
@@ -263,9 +264,9 @@ size_t mc_stats(mc_cache *cache, mc_stat_row *rows, size_t count) {
 
 static json_t *flight_json(struct flight *flight, size_t waiters) {
   static const char *const phases[] = {"queued", "asking", "waiting", "downloading", "verifying"};
-  char url[512];
+  char url[512], reason[REASON_SIZE];
   mc_progress progress;
-  flight_progress(flight, &progress);
+  flight_progress(flight, &progress, reason);
   json_t *json = json_pack("{ss ss sI sI sI}", "url", url_printable(url, sizeof(url), flight->url), "phase",
                            phases[progress.phase], "bytes", (json_int_t)progress.bytes, "rate",
                            (json_int_t)progress.rate, "waiters", (json_int_t)waiters);

@@ -247,50 +247,62 @@ void random_bytes(void *data, size_t size) {
 
 /* ---- owners ---- */
 
+/* Whether an error is of the moment, and says nothing of what was asked for. */
+static bool is_passing(int errnum) {
+  return errnum == EMFILE || errnum == ENFILE || errnum == ENOMEM || errnum == EINTR;
+}
+
 /* Where a pid means what it means here: this boot of this machine, and this pid namespace. Containers on one machine
- * share the boot id, and each has a process 1. */
+ * share the boot id, and each has a process 1. False: it can't be told now. */
 #define NO_BOOT "00000000" /* without /proc */
-static void boot_id(char boot[9]) {
+static bool boot_id(char boot[9]) {
   char text[9] = "";
   struct stat st;
   int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && is_passing(errno)) return false;
   if (fd >= 0 && read(fd, text, 8) != 8) text[0] = 0;
   if (fd >= 0) close(fd);
   uint32_t id = (uint32_t)strtoul(text, NULL, 16);
   if (stat("/proc/self/ns/pid", &st) == 0) id ^= (uint32_t)st.st_ino;
   snprintf(boot, 9, "%08x", id);
+  return true;
 }
 
-/* The 22nd field of /proc/PID/stat; 0 if there is no such process. */
-static unsigned long long start_time(long pid) {
+/* The 22nd field of /proc/PID/stat; 0 if there is no such process. False: it can't be told now. */
+static bool start_time(long pid, unsigned long long *started) {
   char path[64], text[1024];
   snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+  *started = 0;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
+  if (fd < 0) return !is_passing(errno);
   ssize_t got = read(fd, text, sizeof(text) - 1);
+  int error = errno;
   close(fd);
-  if (got <= 0) return 0;
+  if (got <= 0) return got == 0 || !is_passing(error);
   text[got] = 0;
   char *at = strrchr(text, ')'); /* the command's name may hold anything */
-  if (at && at[1] == ' ' && at[2] == 'Z') return 0;
+  if (at && at[1] == ' ' && at[2] == 'Z') return true;
   for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
-  return at ? strtoull(at, NULL, 10) : 0;
+  if (at) *started = strtoull(at, NULL, 10);
+  return true;
 }
 
-void owner_name(char owner[OWNER_SIZE]) {
+bool owner_name(char owner[OWNER_SIZE]) {
   char boot[9];
-  boot_id(boot);
-  snprintf(owner, OWNER_SIZE, "%s.%ld.%llu", boot, (long)getpid(), start_time(getpid()));
+  unsigned long long started = 0;
+  bool told = boot_id(boot) && start_time(getpid(), &started);
+  snprintf(owner, OWNER_SIZE, "%s.%ld.%llu", told ? boot : NO_BOOT, (long)getpid(), started);
+  return told;
 }
 
 bool owner_may_live(const char *owner, int64_t mtime_ms, int64_t older_than_ms) {
   char boot[9], theirs[9];
   long pid;
-  unsigned long long started;
+  unsigned long long started, now;
   if (sscanf(owner, "%8[0-9a-f].%ld.%llu", theirs, &pid, &started) != 3 || pid <= 0) return false;
-  boot_id(boot);
+  if (!boot_id(boot)) return true;
   if (strcmp(boot, theirs) == 0 && strcmp(boot, NO_BOOT) != 0) {
-    unsigned long long now = start_time(pid);
+    if (!start_time(pid, &now)) return true;
     if (now) return now == started;
     /* Gone, or a zombie; unless /proc hides other users' processes from us, which only a signal finds. */
     if (kill((pid_t)pid, 0) == 0 || errno != EPERM) return false;

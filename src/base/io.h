@@ -40,9 +40,10 @@ char *format_str(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void random_bytes(void *data, size_t size);
 /* A name that no other process has: "<boot and pid namespace, 8 hex>.<pid>.<start time of the process>", and whether
  * the process of such a name may still live: true for other boots, hosts or containers unless `older_than_ms` has
- * passed since `mtime_ms`. */
+ * passed since `mtime_ms`, and while it can't be told, for want of descriptors for instance.
+ * owner_name is false when it can't be told now who this process is: it's named as if it were of another machine. */
 #define OWNER_SIZE 64
-void owner_name(char owner[OWNER_SIZE]);
+bool owner_name(char owner[OWNER_SIZE]);
 bool owner_may_live(const char *owner, int64_t mtime_ms, int64_t older_than_ms);
 
 #endif

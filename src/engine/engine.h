@@ -44,6 +44,8 @@ enum stat_id {
   STAT_COUNT
 };
 
+#define WATCH_MS       50  /* how often a caller's own cancellation is looked at */
+#define REASON_SIZE    128 /* of the text that tells why a caller waits */
 #define MAX_UPSTREAMS  16
 #define MAX_TRANSPORTS 4
 
@@ -89,7 +91,7 @@ static inline void stat_add(struct mc_cache *cache, enum stat_id id, uint64_t co
   atomic_fetch_add_explicit(&cache->stats[id], count, memory_order_relaxed);
 }
 
-/* ---- cache.c: making and ending the whole ---- */
+/* ---- engine.c: making and ending the whole ---- */
 
 /* Start the pools and the clock of a cache whose parts are in place; and stop them. */
 mc_status engine_start(struct mc_cache *cache, mc_error *err);
@@ -189,11 +191,13 @@ struct flight {
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */
   bool revalidate, pin, unpin;
+  bool settled;               /* what those three say has been looked at for the last time */
   struct mc_request *request; /* of a direct one; with a reference */
   struct mc_request *waiters; /* those that the clock has looked at in its round come last */
   int64_t due;                /* when a waiter's deadline or cancellation is to be looked at */
   uint64_t round;
   mc_progress told; /* what waiters were told last, and when; the clock's */
+  char told_reason[REASON_SIZE];
   int64_t told_at;
   struct flight *prev, *next; /* cache->flight_list */
   UT_hash_handle hh, hh_id;
@@ -206,6 +210,7 @@ struct flight {
   mc_phase phase;
   const char *reason;
   uint64_t upstream_bytes, upstream_total; /* of the peer's download that it waits for */
+  char upstream_reason[REASON_SIZE];       /* what the peer waits for, while it's asked; or empty */
   bool shown;                              /* it downloads; the next three are the download's */
   uint32_t version;
   uint64_t size;
@@ -245,8 +250,8 @@ void flight_set_claim(struct flight *flight, uint64_t token);
 /* The result is known: nobody can join any more; everybody is told. Takes over `file`. */
 void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc_error *error);
 
-/* What a flight's waiters are told now. */
-void flight_progress(struct flight *flight, mc_progress *progress);
+/* What a flight's waiters are told now. progress->reason is `reason` then. */
+void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE]);
 /* Keep the flight's claim alive; called by the clock. */
 void flight_renew(struct flight *flight, int64_t now);
 

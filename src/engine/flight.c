@@ -1,4 +1,5 @@
 /* Flights: their life, and what those who wait for them are told. What a flight does is in fly.c and direct.c. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,18 +14,20 @@ void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason)
   pthread_mutex_lock(&flight->lock);
   flight->phase = phase;
   flight->reason = reason;
+  flight->upstream_reason[0] = 0;
   pthread_mutex_unlock(&flight->lock);
   pthread_mutex_lock(&flight->cache->lock);
   engine_kick_clock(flight->cache);
   pthread_mutex_unlock(&flight->cache->lock);
 }
 
-void flight_progress(struct flight *flight, mc_progress *progress) {
+void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE]) {
   int64_t now = clock_ns();
   *progress = (mc_progress){.total = MC_SIZE_UNKNOWN, .eta_ms = -1};
   pthread_mutex_lock(&flight->lock);
   progress->phase = flight->phase;
-  progress->reason = flight->reason;
+  progress->reason = reason;
+  snprintf(reason, REASON_SIZE, "%s", flight->upstream_reason[0] ? flight->upstream_reason : flight->reason);
   progress->bytes = flight->upstream_bytes;
   progress->total = flight->upstream_total;
   if (flight->shown) {
@@ -56,6 +59,7 @@ void flight_peer_progress(void *user, const mc_upstream_progress *peer) {
   pthread_mutex_lock(&flight->lock);
   flight->upstream_bytes = peer->bytes;
   flight->upstream_total = peer->total;
+  snprintf(flight->upstream_reason, sizeof(flight->upstream_reason), "%s", peer->reason ? peer->reason : "");
   pthread_mutex_unlock(&flight->lock);
 }
 
@@ -198,12 +202,16 @@ static mc_status may_start(struct mc_cache *cache, struct mc_request *request, m
 /* With cache->lock held. */
 static void enlist(struct flight *flight, struct mc_request *request) {
   struct mc_cache *cache = flight->cache;
-  int64_t due = request->options.progress || request->options.cancel ? 0 : request->deadline;
+  int64_t due = request->deadline;
+  if (request->options.cancel) due = deadline_earlier(due, clock_ns() + WATCH_MS * NS_PER_MS);
   request->flight = flight;
+  request->round = 0;
   DL_APPEND(flight->waiters, request);
   cache->waiting++;
-  if (due < flight->due) flight->due = due;
-  if (request->deadline < cache->clock_next || request->options.cancel) engine_kick_clock(cache);
+  /* A clock that is at work now has not seen it, and looks again. */
+  if (due < cache->clock_next || (due < INT64_MAX && !cache->clock_next)) engine_kick_clock(cache);
+  if (request->options.progress) due = 0; /* is to be told with the next tick */
+  flight->due = deadline_earlier(flight->due, due);
 }
 
 /* A flight that others may join. With cache->lock held. */
@@ -239,6 +247,11 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
   pthread_mutex_lock(&cache->lock);
   mc_status status = may_start(cache, request, err);
   if (!status) HASH_FIND_STR(cache->flights, key, flight);
+  if (flight && flight->settled && flags & (MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN)) {
+    HASH_DEL(cache->flights, flight); /* it would end without doing so */
+    flight->joinable = false;
+    flight = NULL;
+  }
   if (!status && !flight) status = start_shared(&flight, cache, url, key, err);
   if (!status) {
     flight->revalidate |= (flags & MC_GET_REVALIDATE) != 0;

@@ -35,12 +35,37 @@ static void refer(struct mc_cache *cache, const mc_entry *before, const mc_entry
   if (before && before->has_digest) tier_refer(cache->home, &before->digest, -1, -(int)before->pinned);
 }
 
+/* Whether the entry is to be pinned, as far as those who joined want it. */
+static bool wants_pin(struct flight *flight, bool pinned) {
+  pthread_mutex_lock(&flight->cache->lock);
+  bool pin = flight->pin || (pinned && !flight->unpin);
+  pthread_mutex_unlock(&flight->cache->lock);
+  return pin;
+}
+
+/* The same for the last time: whoever wants something else from now on needs another flight. */
+static bool settle_pin(struct flight *flight, bool pinned) {
+  pthread_mutex_lock(&flight->cache->lock);
+  bool pin = flight->pin || (pinned && !flight->unpin);
+  flight->settled = true;
+  pthread_mutex_unlock(&flight->cache->lock);
+  return pin;
+}
+
 /* Publish an entry, which becomes the run's. Takes over `entry`. */
 static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error *err) {
   struct mc_cache *cache = run->cache;
   struct flight *flight = run->flight;
-  bool changed = !same_state(run->entry, entry);
+  bool changed = !same_state(run->entry, entry), pinned = settle_pin(flight, entry->pinned);
+  if (entry->has_digest && pinned != entry->pinned) {
+    entry->pinned = pinned;
+    record = true;
+  }
   mc_status status = record ? entry_record(cache, flight->key, entry, err) : MC_OK;
+  if (status && !changed) { /* a full disk, say: the record of before is no less true, but for its times */
+    log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
+    status = MC_OK;
+  }
   if (!status) {
     uint64_t token = run->claim.granted ? run->claim.token : 0;
     status = cache->coordination->ops->publish(cache->coordination, flight->key, token, entry, err);
@@ -62,13 +87,6 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
   free(run->entry);
   run->entry = entry;
   return MC_OK;
-}
-
-static bool wants_pin(struct flight *flight, bool pinned) {
-  pthread_mutex_lock(&flight->cache->lock);
-  bool pin = flight->pin || (pinned && !flight->unpin);
-  pthread_mutex_unlock(&flight->cache->lock);
-  return pin;
 }
 
 static mc_status no_entry(mc_error *err) {
@@ -273,12 +291,15 @@ static mc_status fly(struct run *run, mc_error *err) {
   for (;;) {
     mc_status status = look(run, err);
     if (status) return status;
+    bool fresh = run->entry && entry_is_fresh(cache, run->entry);
+    bool enough = fresh && (run->file || run->entry->missing);
     pthread_mutex_lock(&cache->lock);
-    bool revalidate = flight->revalidate, pins = flight->pin || flight->unpin;
+    if (flight->revalidate) fresh = false;
+    if (!fresh || flight->pin || flight->unpin) enough = false;
+    if (enough) flight->settled = true;
     pthread_mutex_unlock(&cache->lock);
-    bool fresh = run->entry && !revalidate && entry_is_fresh(cache, run->entry);
-    if (fresh && run->file && !pins) return MC_OK;
-    if (fresh && run->entry->missing && !pins) {
+    if (enough && run->file) return MC_OK;
+    if (enough) {
       return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
     }
     status = ops->claim(cache->coordination, flight->key, &run->claim, err);

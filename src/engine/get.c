@@ -1,6 +1,7 @@
 /* Requests: from mc_get_start to `done`. */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -11,7 +12,6 @@
 #include "engine/engine.h"
 #include "engine/promote.h"
 
-#define WATCH_MS     50   /* how often a caller's own cancellation is looked at */
 #define HEARTBEAT_MS 1000 /* waiters are told at least so often, though nothing has changed */
 
 void mc_get_options_init(mc_get_options *options) {
@@ -298,10 +298,12 @@ static void report(struct mc_cache *cache, struct mc_request *request, const mc_
 /* Whether there is something to tell; the clock's alone. */
 static bool has_news(struct flight *flight, const mc_progress *now_is, int64_t now) {
   const mc_progress *told = &flight->told;
-  bool news = now_is->phase != told->phase || now_is->reason != told->reason || now_is->bytes != told->bytes ||
-              now_is->total != told->total || memcmp(now_is->flight, told->flight, sizeof(told->flight)) != 0;
+  bool news = now_is->phase != told->phase || strcmp(now_is->reason, flight->told_reason) != 0 ||
+              now_is->bytes != told->bytes || now_is->total != told->total ||
+              memcmp(now_is->flight, told->flight, sizeof(told->flight)) != 0;
   if (!news && now - flight->told_at < HEARTBEAT_MS * NS_PER_MS) return false;
   flight->told = *now_is;
+  snprintf(flight->told_reason, sizeof(flight->told_reason), "%s", now_is->reason);
   flight->told_at = now;
   return true;
 }
@@ -328,7 +330,8 @@ static void look_after(struct mc_cache *cache, struct mc_request *request, const
 
 int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now) {
   mc_progress progress;
-  flight_progress(flight, &progress);
+  char reason[REASON_SIZE];
+  flight_progress(flight, &progress, reason);
   bool news = has_news(flight, &progress, now);
   pthread_mutex_lock(&cache->lock);
   struct mc_request *request;

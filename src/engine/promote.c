@@ -117,8 +117,12 @@ static mc_status copy(struct promotion *self, mc_error *err) {
   if (!status) status = tier_commit(&copied, to, &stage, object->table, &object->digest, err);
   if (stage) storage->ops->stage_close(stage, false);
   tier_unreserve(to, object->size);
-  if (!status) object_release(copied);
-  return status;
+  if (status) return status;
+  object_release(copied);
+  if (!object_is_doomed(object)) return MC_OK;
+  uint64_t bytes; /* it was evicted by hand meanwhile: everywhere */
+  tier_remove(to, &object->digest, &bytes, NULL);
+  return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "it has been evicted");
 }
 
 static void promotion_end(struct promotion *self) {

@@ -131,9 +131,12 @@ static const mc_transport_ops *find_transport(struct mc_cache *cache, const char
 }
 
 mc_status mc_serve(mc_server **out, mc_cache *cache, const mc_serve_options *options, mc_error *err) {
-  const mc_transport_ops *ops = find_transport(cache, options->transport);
+  mc_serve_options own; /* the caller's struct may be an older, shorter one */
+  mc_serve_options_init(&own);
+  memcpy(&own, options, options->struct_size < sizeof(own) ? options->struct_size : sizeof(own));
+  const mc_transport_ops *ops = find_transport(cache, own.transport);
   if (!ops || !ops->listen) {
-    return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "no transport named '%s' that can serve", options->transport);
+    return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "no transport named '%s' that can serve", own.transport);
   }
   mc_server *server = calloc(1, sizeof(*server));
   if (!server) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a server");
@@ -148,11 +151,11 @@ mc_status mc_serve(mc_server **out, mc_cache *cache, const mc_serve_options *opt
   mc_transport_config config = {.struct_size = sizeof(config),
                                 .connect_timeout_ms = cache->options.connect_timeout_ms,
                                 .stall_timeout_ms = cache->options.stall_timeout_ms,
-                                .threads = options->threads,
-                                .max_connections = options->max_connections,
+                                .threads = own.threads,
+                                .max_connections = own.max_connections,
                                 .logger = cache->logger};
   mc_status status = ops->open(&server->transport, &config, err);
-  if (!status) status = ops->listen(server->transport, options->address, &server->exporter, &server->listener, err);
+  if (!status) status = ops->listen(server->transport, own.address, &server->exporter, &server->listener, err);
   if (status) {
     if (server->transport) ops->close(server->transport);
     free(server);

@@ -264,6 +264,13 @@ void object_release(struct object *object) {
   tier_release(tier);
 }
 
+bool object_is_doomed(struct object *object) {
+  pthread_mutex_lock(&object->tier->lock);
+  bool doomed = slot_of(object)->doomed || slot_of(object)->gone;
+  pthread_mutex_unlock(&object->tier->lock);
+  return doomed;
+}
+
 bool object_path(struct object *object, char *path, size_t size) {
   mc_storage *storage = object->tier->storage;
   return storage->ops->object_path && storage->ops->object_path(storage, &object->digest, path, size);
@@ -356,11 +363,16 @@ mc_status tier_remove(struct tier *tier, const mc_digest *digest, uint64_t *byte
   struct slot *slot = index_find(tier, digest);
   bool in_use = slot && slot->readers;
   if (slot) *bytes = slot->object.size;
-  if (in_use) slot->doomed = true;
-  if (slot && !in_use) index_drop(tier, slot);
-  if (!in_use) tier->removals++;
+  if (in_use) { /* its last reader must not take this for a commit */
+    slot->doomed = true;
+    change_end(tier, &change);
+    pthread_mutex_unlock(&tier->lock);
+    return MC_OK;
+  }
+  if (slot) index_drop(tier, slot);
+  tier->removals++;
   pthread_mutex_unlock(&tier->lock);
-  mc_status status = in_use ? MC_OK : tier->storage->ops->remove_object(tier->storage, digest, err);
+  mc_status status = tier->storage->ops->remove_object(tier->storage, digest, err);
   pthread_mutex_lock(&tier->lock);
   change_end(tier, &change);
   pthread_mutex_unlock(&tier->lock);

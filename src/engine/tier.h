@@ -49,6 +49,8 @@ mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *dig
                     mc_error *err);
 struct object *object_acquire(struct object *object);
 void object_release(struct object *object);
+/* Whether an open object goes with its last reader. */
+bool object_is_doomed(struct object *object);
 /* The path of an open object; false if it has none. */
 bool object_path(struct object *object, char *path, size_t size);
 /* A reader says that a chunk was bad: check it now. MC_CORRUPT: the object will be verified before it's opened again.

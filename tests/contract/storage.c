@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -231,6 +232,7 @@ static struct child child_start(const struct world *world, int (*work)(mc_storag
   pid_t pid = fork();
   assert_true(pid >= 0);
   if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* should the test die */
     close(pipe_fds[0]);
     mc_storage *storage = open_storage(world, world->folder);
     if (gate >= 0 && write(pipe_fds[1], "x", 1) != 1) _exit(98);

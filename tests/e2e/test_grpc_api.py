@@ -333,7 +333,7 @@ def test_status(nginx, server, stub, pb):
     assert state["flights"] == []
 
 
-def test_health(server, stubs, dial):
+def test_health(server, stubs, dial, pb):
     stub = dial(server)
     health = stubs.health_grpc.HealthStub(stub.channel)
     serving = stubs.health.HealthCheckResponse.SERVING
@@ -341,6 +341,7 @@ def test_health(server, stubs, dial):
         assert health.Check(stubs.health.HealthCheckRequest(service=service), timeout=PATIENCE).status == serving
     watch = health.Watch(stubs.health.HealthCheckRequest(), timeout=PATIENCE)
     assert next(watch).status == serving
+    settled(stub, pb, watch)
     server.process.terminate()
     assert next(watch).status == stubs.health.HealthCheckResponse.NOT_SERVING
     error_of(lambda: watch, grpc.StatusCode.UNAVAILABLE)
@@ -383,6 +384,17 @@ def test_errors_of_the_origin(make_nginx, make_server, dial, pb):
     gone = f"http://127.0.0.1:{free_port()}/x"
     error = error_of(lambda: stub.Fetch(pb.FetchRequest(url=gone), timeout=PATIENCE), grpc.StatusCode.UNAVAILABLE)
     assert gone.split("/")[2] in error.details()
+
+
+def test_no_room(nginx, make_server, dial, pb):
+    """A server that tells its own status says which of the limits it was."""
+    nginx.model("model.bin", 2 * CHUNK)
+    stub = dial(make_server("--storage-capacity", "1MiB"))
+    error = error_of(
+        lambda: stub.Fetch(pb.FetchRequest(url=nginx.url("model.bin")), timeout=PATIENCE),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    )
+    assert dict(error.trailing_metadata()).get(STATUS_KEY, "no_space") == "no_space"
 
 
 def test_unknown_methods(stub):

@@ -208,6 +208,7 @@ static void pending_progress(void *user, const mc_progress *progress) {
   pthread_mutex_lock(&lock);
   assert_false(pending->done);
   pending->reports++;
+  pending->reported = true;
   pending->saw_phase[progress->phase] = true;
   pending->last = *progress;
   snprintf(pending->reason, sizeof(pending->reason), "%s", progress->reason);
@@ -256,6 +257,13 @@ bool is_done(struct pending *pending) {
 
 void await_phase(struct pending *pending, mc_phase phase) {
   wait_a_minute(&pending->saw_phase[phase]);
+}
+
+void await_reports(struct pending *pending) {
+  wait_a_minute(&pending->reported);
+  pthread_mutex_lock(&lock);
+  pending->reported = false;
+  pthread_mutex_unlock(&lock);
 }
 
 mc_progress last_progress(struct pending *pending, char *reason) {

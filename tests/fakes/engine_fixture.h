@@ -67,6 +67,7 @@ struct pending {
   mc_error error;
   /* What progress told. */
   unsigned reports;
+  bool reported; /* since await_reports */
   bool saw_phase[MC_PHASE_VERIFYING + 1];
   mc_progress last;
   char reason[128];
@@ -81,6 +82,8 @@ mc_status finish_get(struct pending *pending);
 bool is_done(struct pending *pending);
 /* Wait until progress was told in this phase. */
 void await_phase(struct pending *pending, mc_phase phase);
+/* Wait until progress is told once more. */
+void await_reports(struct pending *pending);
 /* What was told last; its reason is `reason`, of 128 bytes. */
 mc_progress last_progress(struct pending *pending, char *reason);
 

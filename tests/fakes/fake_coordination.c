@@ -23,6 +23,8 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static mc_coordination *latest;
 static unsigned calls[FAKE_VERBS];
 static mc_status failures[FAKE_VERBS];
+static bool publish_holds;
+static unsigned held;
 static void (*before_claim)(void *user);
 static void *before_claim_user;
 
@@ -43,15 +45,30 @@ unsigned fake_coordination_calls(enum fake_verb verb) {
   return count;
 }
 
-void fake_coordination_await(enum fake_verb verb, unsigned count) {
+static void await(const unsigned *counter, unsigned least) {
   struct timespec until;
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += 60;
   int error = 0;
   pthread_mutex_lock(&lock);
-  while (calls[verb] < count && !error) error = pthread_cond_timedwait(&changed, &lock, &until);
+  while (*counter < least && !error) error = pthread_cond_timedwait(&changed, &lock, &until);
   pthread_mutex_unlock(&lock);
   assert_int_equal(error, 0);
+}
+
+void fake_coordination_await(enum fake_verb verb, unsigned count) {
+  await(&calls[verb], count);
+}
+
+void fake_coordination_hold_publish(bool hold) {
+  pthread_mutex_lock(&lock);
+  publish_holds = hold;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&lock);
+}
+
+void fake_coordination_await_held(void) {
+  await(&held, 1);
 }
 
 void fake_coordination_before_claim(void (*act)(void *user), void *user) {
@@ -109,6 +126,13 @@ static mc_status wrap_renew(mc_coordination *self, const char *key, uint64_t tok
 
 static mc_status wrap_publish(mc_coordination *self, const char *key, uint64_t token, const mc_entry *entry,
                               mc_error *err) {
+  pthread_mutex_lock(&lock);
+  if (publish_holds) held++;
+  pthread_cond_broadcast(&changed);
+  bool was_held = publish_holds;
+  while (publish_holds) pthread_cond_wait(&changed, &lock);
+  if (was_held) held--;
+  pthread_mutex_unlock(&lock);
   mc_status status = call(FAKE_PUBLISH, err);
   return status ? status : inner_of(self)->ops->publish(inner_of(self), key, token, entry, err);
 }

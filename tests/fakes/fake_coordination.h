@@ -17,6 +17,9 @@ unsigned fake_coordination_calls(enum fake_verb verb);
 void fake_coordination_await(enum fake_verb verb, unsigned calls);
 /* Called once, before the next claim is made: what another process does between a look and a claim. */
 void fake_coordination_before_claim(void (*act)(void *user), void *user);
+/* Hold back publishing; and wait until a call is held back. */
+void fake_coordination_hold_publish(bool hold);
+void fake_coordination_await_held(void);
 void fake_coordination_reset(void);
 
 #endif

@@ -199,6 +199,21 @@ static bool is_known(const struct fake_content *content, const mc_validators *kn
   return now->last_modified && now->last_modified == known->last_modified;
 }
 
+/* Wait at the gate. With the lock held, which is let go of meanwhile. */
+static mc_status stall(struct fake_content *content, const mc_call *call, mc_error *err) {
+  struct pollfd fds[] = {{.fd = content->gate, .events = POLLIN}, {.fd = mc_cancel_fd(call->cancel), .events = POLLIN}};
+  mc_status status = MC_OK;
+  content->stalled++;
+  fake_unlock();
+  while (!status && !(fds[0].revents & POLLIN)) {
+    status = mc_call_check(call, err);
+    if (!status) poll(fds, 2, deadline_poll_ms(call->deadline));
+  }
+  fake_lock();
+  content->stalled--;
+  return status;
+}
+
 static mc_status fake_source_open(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
                                   const mc_call *call, mc_error *err) {
   mc_status status = mc_call_check(call, err);
@@ -211,6 +226,11 @@ static mc_status fake_source_open(mc_upstream *self, const mc_open_args *args, m
   if (!status && content && content->open_fails)
     status = mc_error_set(err, content->open_fails, "fake", "told to fail");
   if (!status && (!content || content->missing)) status = no_such(args->url, err);
+  if (!status && content->opens_say && content->stalls) {
+    mc_upstream_progress progress = {7, 70, content->opens_say};
+    if (args->progress) args->progress(args->progress_user, &progress);
+    status = stall(content, call, err);
+  }
   bool unchanged = !status && is_known(content, args->known, args->known_size);
   if (unchanged) {
     content->opens_unchanged++;
@@ -226,21 +246,6 @@ static mc_status fake_source_open(mc_upstream *self, const mc_open_args *args, m
   }
   *out = &source->base;
   return MC_OK;
-}
-
-/* Wait at the gate. With the lock held, which is let go of meanwhile. */
-static mc_status stall(struct fake_content *content, const mc_call *call, mc_error *err) {
-  struct pollfd fds[] = {{.fd = content->gate, .events = POLLIN}, {.fd = mc_cancel_fd(call->cancel), .events = POLLIN}};
-  mc_status status = MC_OK;
-  content->stalled++;
-  fake_unlock();
-  while (!status && !(fds[0].revents & POLLIN)) {
-    status = mc_call_check(call, err);
-    if (!status) poll(fds, 2, deadline_poll_ms(call->deadline));
-  }
-  fake_lock();
-  content->stalled--;
-  return status;
 }
 
 static mc_status changed_now(struct source *source, mc_error *err) {

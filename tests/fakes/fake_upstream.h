@@ -32,6 +32,7 @@ struct fake_content {
   /* Reads wait from this byte on, up to another (0: the end), until fake_release. */
   bool stalls;
   uint64_t stalls_at, stalls_to;
+  const char *opens_say; /* an open reports this as what it waits for, and waits until fake_release */
   /* The first byte of this chunk arrives flipped, so many times. */
   uint32_t flips_chunk;
   unsigned flips;

@@ -694,6 +694,22 @@ static void what_the_server_could_not_get_is_not_asked_for_again(void **state) {
   cluster_upstream_ops.source_close(source);
 }
 
+/* A server that restarts: its data plane knows nothing of the download, and its control plane isn't there yet. */
+static void a_service_that_is_not_there_yet_is_asked_again(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, say_unavailable);
+  f->script.steps[2] = give_object_again;
+  f->script.count = 3;
+  plan(f, 5 << 20, MC_NOT_FOUND);
+  plan(f, 0, MC_NOT_FOUND);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(calls(f), 3);
+  cluster_upstream_ops.source_close(source);
+}
+
 static void a_download_that_failed_says_why(void **state) {
   struct fixture *f = *state;
   mc_source *source;
@@ -1313,6 +1329,7 @@ int main(void) {
       TEST(a_download_whose_server_went_away_goes_on),
       TEST(the_end_is_asked_for_again_when_the_server_went_away),
       TEST(what_the_server_could_not_get_is_not_asked_for_again),
+      TEST(a_service_that_is_not_there_yet_is_asked_again),
       TEST(a_download_that_failed_says_why),
       TEST(lanes_that_lose_a_download_together_ask_once),
       TEST(closing_a_followed_source_cancels_the_call),

@@ -39,6 +39,20 @@ static void the_record_can_not_be_written(void **state) {
   check_failure(*state, FAKE_RECORD_PUT, 1, MC_NO_SPACE, MC_NO_SPACE);
 }
 
+static void a_confirmed_copy_is_current_though_that_can_not_be_written(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
+  fixture->options.revalidate_after_ms = 1000;
+  fixture->options.stale_if_error_ms = 0;
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  time_passes(1001);
+  fake_storage_fail(FAKE_RECORD_PUT, 1, 1, MC_NO_SPACE);
+  assert_true(get_once(fixture, URL, content));
+  assert_true(get_once(fixture, URL, content));
+  assert_int_equal(content->opens, 2);
+}
+
 static void it_can_not_be_committed(void **state) {
   check_failure(*state, FAKE_STAGE_COMMIT, 1, MC_BUSY, MC_BUSY);
 }
@@ -200,6 +214,7 @@ int main(void) {
       TEST(the_journals_head_can_not_be_written),
       TEST(the_journal_can_not_be_written),
       TEST(the_record_can_not_be_written),
+      TEST(a_confirmed_copy_is_current_though_that_can_not_be_written),
       TEST(it_can_not_be_committed),
       TEST(what_was_committed_can_not_be_opened),
       TEST(what_was_committed_has_gone),

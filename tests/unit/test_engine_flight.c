@@ -158,6 +158,40 @@ static void those_who_wait_for_another_process_are_told_so(void **state) {
   mc_file_release(pending.file);
 }
 
+static void what_a_peer_waits_for_is_passed_on(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 10, 1);
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  uint8_t buffer[10];
+  struct pending pending;
+  char reason[128];
+  content->opens_say = "queued behind 3 others";
+  open_cache(fixture);
+  for (int direct = 0; direct < 2; direct++) {
+    content->stalls = true;
+    options.flags = direct ? MC_GET_DIRECT : MC_GET_REVALIDATE;
+    options.buffer = direct ? buffer : NULL;
+    options.buffer_size = sizeof(buffer);
+    start_get_watched(&pending, fixture, direct ? "fake://host/direct" : URL, &options);
+    fake_await(&content->stalled, 1);
+    mc_progress progress;
+    do {
+      await_reports(&pending);
+      progress = last_progress(&pending, reason);
+    } while (progress.total != 70);
+    assert_string_equal(reason, content->opens_say);
+    assert_int_equal(progress.phase, MC_PHASE_ASKING);
+    assert_int_equal(progress.bytes, 7);
+    fake_release(content);
+    assert_int_equal(finish_get(&pending), MC_OK);
+    mc_file_release(pending.file);
+    if (!direct) {
+      content = fake_add(0, "host/direct", 10, 2);
+      content->opens_say = "the peer looks for it";
+    }
+  }
+}
+
 static void what_waits_is_limited(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, 10, 1);
@@ -305,6 +339,7 @@ int main(void) {
       TEST(a_deadline_ends_the_call_alone),
       TEST(progress_tells_phase_reason_and_bytes),
       TEST(those_who_wait_for_another_process_are_told_so),
+      TEST(what_a_peer_waits_for_is_passed_on),
       TEST(what_waits_is_limited),
       TEST(queued_prefetches_are_limited),
       TEST(closing_ends_all_who_wait),

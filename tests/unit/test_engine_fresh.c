@@ -175,6 +175,48 @@ static void a_pin_needs_no_upstream(void **state) {
   mc_entry_free(entry);
 }
 
+static void whoever_joins_late_is_heard(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 100, 1);
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending first, second, third;
+  mc_entry *entry;
+  open_cache(fixture);
+  fake_storage_hold(FAKE_STAGE_COMMIT, true);
+  start_get(&first, fixture, URL, NULL);
+  fake_storage_await_held(1); /* the record has been written, without a pin */
+  options.flags = MC_GET_PIN;
+  start_get(&second, fixture, URL, &options);
+  fake_storage_hold(FAKE_STAGE_COMMIT, false);
+  assert_int_equal(finish_get(&first), MC_OK);
+  assert_int_equal(finish_get(&second), MC_OK);
+  mc_file_release(first.file);
+  mc_file_release(second.file);
+  assert_int_equal(content->bytes, content->size);
+  close_cache(fixture);
+  open_cache(fixture);
+  assert_int_equal(mc_stat(&entry, fixture->cache, URL, MC_GET_CACHED, 0, NULL), MC_OK);
+  assert_true(entry->pinned);
+  mc_entry_free(entry);
+  /* When what is known has been published, too: then by a flight of its own. */
+  fake_change(content, 100, 2);
+  fake_coordination_hold_publish(true);
+  options.flags = MC_GET_REVALIDATE;
+  start_get(&first, fixture, URL, &options);
+  fake_coordination_await_held();
+  options.flags = MC_GET_UNPIN;
+  start_get(&third, fixture, URL, &options);
+  fake_coordination_hold_publish(false);
+  assert_int_equal(finish_get(&first), MC_OK);
+  assert_int_equal(finish_get(&third), MC_OK);
+  mc_file_release(first.file);
+  mc_file_release(third.file);
+  assert_int_equal(mc_stat(&entry, fixture->cache, URL, MC_GET_CACHED, 0, NULL), MC_OK);
+  assert_false(entry->pinned);
+  mc_entry_free(entry);
+  assert_int_equal(content->opens, 2);
+}
+
 static void an_upstream_that_confirms_what_nobody_has_is_refused(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, 100, 1);
@@ -198,6 +240,7 @@ int main(void) {
       TEST(what_does_not_exist_is_remembered_for_a_while),
       TEST(a_failure_is_not_remembered),
       TEST(a_pin_needs_no_upstream),
+      TEST(whoever_joins_late_is_heard),
       TEST(an_upstream_that_confirms_what_nobody_has_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

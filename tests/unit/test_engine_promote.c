@@ -1,6 +1,7 @@
 /* Promotion: what is got again and again comes from memory; what a scan touches does not. */
 #include "tests/fakes/engine_fixture.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -232,6 +233,24 @@ static void no_room_is_no_error(void **state) {
   await_stat(fixture, "promotions_total", 1);
 }
 
+static void evicting_while_it_is_copied_leaves_no_copy(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
+  open_with_memory(fixture, 64 * MIB);
+  get_once(fixture, URL, content);
+  fake_storage_hold(FAKE_STAGE_CREATE, true);
+  get_once(fixture, URL, content);
+  fake_storage_await_held(1);
+  assert_int_equal(mc_evict(NULL, fixture->cache, URL, NULL), MC_OK);
+  struct tier *memory = tier_acquire(fixture->cache->tiers[0]);
+  fake_storage_hold(FAKE_STAGE_CREATE, false);
+  unsigned removed = fake_storage_calls(FAKE_REMOVE_OBJECT);
+  while (fake_storage_calls(FAKE_REMOVE_OBJECT) < removed + 2) sched_yield(); /* the copy, and what it was made of */
+  assert_false(tier_has(memory, &content->digest));
+  tier_release(memory);
+  assert_int_equal(stat_of(fixture, "promotions_total"), 0);
+}
+
 static void evicting_takes_the_copy_too(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -259,6 +278,7 @@ int main(void) {
       TEST(a_promotion_never_keeps_a_caller_waiting),
       TEST(closing_ends_a_promotion),
       TEST(no_room_is_no_error),
+      TEST(evicting_while_it_is_copied_leaves_no_copy),
       TEST(evicting_takes_the_copy_too),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,13 +37,14 @@ struct fixture {
   char url[128];
   mc_sink sink; /* writes to `got` */
   char got[64];
+  bool refuses;
   mc_error err;
 };
 
 static struct fixture f;
 
 static mc_status sink_write(mc_sink *sink, const void *data, size_t size, mc_error *err) {
-  (void)err;
+  if (f.refuses) return mc_error_set(err, MC_UNAVAILABLE, "test", "the sink takes no more");
   assert_true(size > 0 && sink->offset + size < sizeof(f.got));
   memcpy(f.got + sink->offset, data, size);
   sink->offset += size;
@@ -168,6 +169,20 @@ static void an_empty_file(void **state) {
   stop();
 }
 
+static void a_range_that_is_refused_does_not_make_a_file_empty(void **state) {
+  (void)state;
+  start(0);
+  script("HTTP/1.1 200 OK\r\n" RANGES TAG "\r\n");
+  script("HTTP/1.1 416 -\r\nContent-Length: 0\r\n\r\n");
+  script(WHOLE TAG "\r\n" CONTENT);
+  assert_int_equal(open_source(), MC_OK);
+  assert_int_equal(f.info.size, MC_SIZE_UNKNOWN);
+  assert_false(f.info.ranges);
+  assert_int_equal(read_source(0, MC_SIZE_UNKNOWN), MC_OK);
+  assert_string_equal(f.got, CONTENT);
+  stop();
+}
+
 static void a_version_that_is_known(void **state) {
   (void)state;
   static const struct {
@@ -220,6 +235,18 @@ static void a_range_and_the_rest_of_one_that_was_cut_short(void **state) {
   stop();
 }
 
+static void what_the_sink_says_is_final(void **state) {
+  (void)state;
+  start(5);
+  script(FOUND);
+  script_part(0, 9);
+  assert_int_equal(open_source(), MC_OK);
+  f.refuses = true;
+  assert_int_equal(read_source(0, SIZE), MC_UNAVAILABLE);
+  assert_string_equal(f.err.message, "the sink takes no more");
+  stop();
+}
+
 static void parts_that_are_smaller_than_asked_for_are_no_failures(void **state) {
   (void)state;
   start(0);
@@ -242,7 +269,7 @@ static void answers_that_end_a_read(void **state) {
       {"HTTP/1.1 404 -\r\nContent-Length: 0\r\n\r\n", MC_CHANGED},
       {"HTTP/1.1 412 -\r\nContent-Length: 0\r\n\r\n", MC_CHANGED},
       {"HTTP/1.1 416 -\r\nContent-Length: 0\r\n\r\n", MC_CHANGED},
-      {WHOLE TAG "\r\n" CONTENT "…", MC_UNSUPPORTED}, /* though ranges were announced */
+      {WHOLE TAG "\r\n" CONTENT "…", MC_CHANGED}, /* though ranges were announced */
       {"HTTP/1.1 206 -\r\n" TAG "Content-Range: bytes 3-6/10\r\nContent-Length: 4\r\n\r\nABCD", MC_PROTOCOL},
       {"HTTP/1.1 206 -\r\n" TAG "Content-Range: bytes 2-6/10\r\nContent-Length: 5\r\n\r\nABCDE", MC_PROTOCOL},
       {"HTTP/1.1 206 -\r\n" TAG "Content-Range: bytes 2-5/10\r\nContent-Length: 5\r\n\r\nABCDE", MC_PROTOCOL},
@@ -270,7 +297,7 @@ static void ranges_that_do_not_work_are_not_asked_for_again(void **state) {
   script(FOUND);
   script(WHOLE TAG "\r\n" CONTENT);
   assert_int_equal(open_source(), MC_OK);
-  assert_int_equal(read_source(5, SIZE), MC_UNSUPPORTED);
+  assert_int_equal(read_source(5, SIZE), MC_CHANGED);
   script(WHOLE TAG "\r\n" CONTENT); /* GET now, since HEAD said what was not so */
   assert_int_equal(open_source(), MC_OK);
   assert_asked(2, "GET ");
@@ -396,8 +423,10 @@ int main(void) {
       cmocka_unit_test(head_is_enough_where_it_says_all),
       cmocka_unit_test(head_that_is_refused_or_of_no_use_is_followed_by_get),
       cmocka_unit_test(an_empty_file),
+      cmocka_unit_test(a_range_that_is_refused_does_not_make_a_file_empty),
       cmocka_unit_test(a_version_that_is_known),
       cmocka_unit_test(a_range_and_the_rest_of_one_that_was_cut_short),
+      cmocka_unit_test(what_the_sink_says_is_final),
       cmocka_unit_test(parts_that_are_smaller_than_asked_for_are_no_failures),
       cmocka_unit_test(answers_that_end_a_read),
       cmocka_unit_test(ranges_that_do_not_work_are_not_asked_for_again),

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -400,8 +401,8 @@ static void owners_live_or_not(void **state) {
   char mine[OWNER_SIZE], again[OWNER_SIZE], dead[OWNER_SIZE] = "", other[OWNER_SIZE];
   int64_t now = clock_wall_ms();
   int fds[2];
-  owner_name(mine);
-  owner_name(again);
+  assert_true(owner_name(mine));
+  assert_true(owner_name(again));
   assert_string_equal(mine, again);
   assert_true(strlen(mine) < OWNER_SIZE && !strchr(mine, '/'));
   assert_true(owner_may_live(mine, 0, 0)); /* known, however long ago it wrote */
@@ -428,6 +429,25 @@ static void owners_live_or_not(void **state) {
   for (size_t i = 0; i < sizeof(none) / sizeof(*none); i++) assert_false(owner_may_live(none[i], now, 60000));
 }
 
+/* Who has no descriptor left to look into /proc must not take the living for dead. */
+static void an_owner_lives_while_it_cannot_be_told(void **state) {
+  (void)state;
+  char mine[OWNER_SIZE], unsure[OWNER_SIZE];
+  struct rlimit before, none;
+  owner_name(mine);
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+  none = (struct rlimit){0, before.rlim_max};
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+  bool lives = owner_may_live(mine, 0, 0), told = owner_name(unsure);
+  int probe = open("/", O_RDONLY | O_CLOEXEC), error = errno;
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+  assert_true(probe < 0 && error == EMFILE);
+  assert_true(lives);
+  assert_false(told);
+  assert_true(owner_may_live(unsure, clock_wall_ms(), 60000)); /* the same process's, and one that writes */
+  assert_false(owner_may_live(unsure, 0, 60000));
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -447,6 +467,7 @@ int main(void) {
       TEST(copies_that_cannot_be_fail),
       TEST(texts_and_random_numbers),
       TEST(owners_live_or_not),
+      TEST(an_owner_lives_while_it_cannot_be_told),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

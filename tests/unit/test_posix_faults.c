@@ -378,6 +378,20 @@ static void check_appended(struct world *world, mc_status status) {
   free(data);
 }
 
+static mc_status run_resize(struct world *world) {
+  return ops->stage_resize(world->stage, (uint64_t)3 * SIZE, &world->err);
+}
+
+static void check_resized(struct world *world, mc_status status) {
+  if (!world->stage) return; /* it was the process that died */
+  uint64_t size = status ? SIZE : 3 * SIZE;
+  assert_int_equal(world->stage->size, size);
+  assert_int_equal(lseek(world->stage->fd, 0, SEEK_END), size);
+  assert_int_equal(ops->stage_resize(world->stage, SIZE, NULL), MC_OK);
+  assert_int_equal(commit(world), MC_OK);
+  assert_true(check_visible(world));
+}
+
 static void prepare_record(struct world *world) {
   assert_int_equal(ops->record_put(world->storage, KEY, "old", 3, NULL), MC_OK);
 }
@@ -427,6 +441,7 @@ static const struct act acts[] = {
     {"restage", prepare_object, run_restage, check_restaged},
     {"create", prepare_nothing, run_create, check_created},
     {"resume", prepare_kept, run_resume, check_resumed, .may_miss = true},
+    {"resize", make_stage, run_resize, check_resized},
     {"append", make_stage, run_append, check_appended},
     {"replace a record", prepare_record, run_record, check_recorded},
     {"put a record", prepare_nothing, run_record, check_first_record},
@@ -439,7 +454,7 @@ static void ensure_open(struct world *world) {
 
 /* To open a storage takes a thousand calls, most of them the same for each of its folders. */
 static int next(int n) {
-  return n < 50 ? n + 1 : n + 31;
+  return n < 40 ? n + 1 : n + 97;
 }
 
 /* Run an act whose n-th call fails. False: it has fewer. */
@@ -554,9 +569,34 @@ static void a_stage_outlasts_want_of_descriptors(void **state) {
     if (status) assert_true(status == MC_RESOURCE_EXHAUSTED || status == MC_NOT_FOUND);
     exhausted |= status == MC_RESOURCE_EXHAUSTED;
     assert_int_equal(count_stages(&world), 1);
+    assert_in_range(n, 1, 100);
   } while (status);
   assert_true(exhausted);
   check_resumed(&world, MC_OK);
+  end(&world);
+}
+
+/* Nor, when /proc can't be looked into, is a living owner taken for dead. */
+static void a_living_owner_is_left_alone(void **state) {
+  (void)state;
+  struct world world;
+  begin(&world);
+  make_stage(&world);
+  for (int n = 1; n < 40; n++) {
+    mc_stage *taken = NULL;
+    set_fault(n, EMFILE);
+    mc_status status = ops->stage_resume(world.storage, KEY, &taken, NULL);
+    fault.at = 0;
+    assert_true(status == MC_NOT_FOUND || status == MC_RESOURCE_EXHAUSTED);
+    mc_storage *mine = world.storage;
+    set_fault(n, EMFILE);
+    status = open_storage(&world); /* which cleans */
+    fault.at = 0;
+    if (!status) ops->close(world.storage);
+    world.storage = mine;
+  }
+  assert_int_equal(commit(&world), MC_OK); /* nobody took it */
+  assert_true(check_visible(&world));
   end(&world);
 }
 
@@ -705,6 +745,7 @@ int main(void) {
       cmocka_unit_test(wherever_it_dies_nothing_visible_is_in_part),
       cmocka_unit_test(interrupted_and_short_calls_are_gone_on_with),
       cmocka_unit_test(a_stage_outlasts_want_of_descriptors),
+      cmocka_unit_test(a_living_owner_is_left_alone),
       cmocka_unit_test(data_that_could_not_be_flushed_is_never_committed),
       cmocka_unit_test(what_is_durable_is_flushed_in_order),
       cmocka_unit_test(half_an_append_hides_nothing),

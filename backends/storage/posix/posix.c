@@ -349,8 +349,10 @@ static mc_status posix_open(mc_storage **out, const mc_storage_config *config, m
   self->base.ops = &posix_storage_ops;
   self->durable = config->durable;
   if (config->logger) self->logger = *config->logger;
-  owner_name(self->owner);
   mc_status status = set_root(self, config->location, err);
+  if (!status && !owner_name(self->owner)) {
+    status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "can't tell who this process is: can't open /proc now");
+  }
   if (!status) status = check_format(self, err);
   if (!status) status = make_folders(self, err);
   if (!status) status = check_writable(self, err);

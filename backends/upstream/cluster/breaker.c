@@ -36,13 +36,14 @@ static int64_t jittered(int64_t ms) {
   return ms * (75 + random % 51) / 100;
 }
 
-bool breaker_failed(struct breaker *breaker, int64_t began, unsigned most) {
+bool breaker_failed(struct breaker *breaker, int64_t began, unsigned most, int64_t most_ms) {
   int64_t now = clock_ns();
   bool was_up = breaker->state == BREAKER_UP;
   if (breaker->state == BREAKER_DOWN) return false; /* a call that was under way when it went down */
   if (was_up && breaker->failures && began < breaker->counted_at) return false;
   breaker->counted_at = now;
-  if (was_up && breaker->failures++ < most) return false;
+  if (!breaker->failures) breaker->since = began;
+  if (was_up && (breaker->failures++ < most || now - breaker->since < most_ms * NS_PER_MS)) return false;
   int64_t down_ms = breaker->down_ms ? breaker->down_ms : FIRST_DOWN_MS;
   int64_t cost_ms = (now - began) / NS_PER_MS * COST_FACTOR;
   int64_t pause_ms = cost_ms > down_ms ? cost_ms : down_ms;

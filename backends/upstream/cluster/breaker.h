@@ -1,7 +1,7 @@
 /* A circuit breaker: remembers for a short while that something can't be reached, so that not every call pays for
  * finding that out again, and lets one call at a time see whether it can be by now.
  *
- *   up        calls go there; failures are counted, the one too many takes it down
+ *   up        calls go there; failures are counted, and too many of them for too long take it down
  *   down      calls fail at once until retry_at
  *   probing   one call tries, the others fail at once; then it is up, or down again for longer
  *
@@ -17,6 +17,7 @@ enum breaker_state { BREAKER_UP, BREAKER_DOWN, BREAKER_PROBING };
 struct breaker {
   enum breaker_state state;
   unsigned failures;  /* one after the other */
+  int64_t since;      /* when the first of them began */
   int64_t counted_at; /* when the last of them was counted */
   int64_t down_ms;    /* how long it is left alone after the next failure */
   int64_t retry_at;
@@ -29,10 +30,11 @@ void breaker_init(struct breaker *breaker);
 enum breaker_state breaker_admit(struct breaker *breaker, int64_t *wait_ms);
 /* It was reached. true: that is news. */
 bool breaker_succeeded(struct breaker *breaker);
-/* It could not be reached by a call that began at `began`; `most` failures before this one are borne. Of several calls
- * that fail together one counts. The longer the call took, the longer nobody tries again, so that even a host that
- * swallows every packet costs only a share of the time. true: it was up until now. */
-bool breaker_failed(struct breaker *breaker, int64_t began, unsigned most);
+/* It could not be reached by a call that began at `began`. Borne are `most` failures before this one, of several calls
+ * that fail together one counting, and any number of them within the first `most_ms`. The longer the call took, the
+ * longer nobody tries again, so that even a host that swallows every packet costs only a share of the time. true: it
+ * was up until now. */
+bool breaker_failed(struct breaker *breaker, int64_t began, unsigned most, int64_t most_ms);
 /* A probe that found nothing out, as its caller had no more time: the next call may try. */
 void breaker_undecided(struct breaker *breaker);
 

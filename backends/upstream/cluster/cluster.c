@@ -29,7 +29,7 @@ static mc_status cluster_open(mc_upstream **out, const mc_upstream_config *confi
   cluster->base.ops = &cluster_upstream_ops;
   cluster->retries = config->retries;
   mc_status status = service_open(&cluster->service, config, err);
-  if (!status) status = pool_new(&cluster->pool, config, err);
+  if (!status) status = pool_new(&cluster->pool, config, cluster_retries_ms(config->retries), err);
   if (status) {
     cluster_close(&cluster->base);
     return status;

@@ -14,7 +14,9 @@ struct cluster {
   uint32_t retries;
 };
 
-/* source.c: the ops of that name. */
+/* source.c: how long the pauses between so many attempts of a read are at least, all together. */
+int64_t cluster_retries_ms(uint32_t retries);
+/* The ops of that name. */
 mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
                               const mc_call *call, mc_error *err);
 mc_status cluster_source_read(mc_source *source, mc_sink *sink, const mc_call *call, mc_error *err);

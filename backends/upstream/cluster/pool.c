@@ -33,6 +33,7 @@ struct trouble {
 struct pool {
   const mc_logger *logger;
   unsigned retries;
+  int64_t patience_ms;
   pthread_mutex_t lock; /* a leaf */
   struct idle *idle;    /* the last used first */
   size_t idle_count;
@@ -96,13 +97,14 @@ static struct trouble *add_trouble(struct pool *pool, const char *endpoint) {
 
 /* ---- the pool ---- */
 
-mc_status pool_new(struct pool **out, const mc_upstream_config *config, mc_error *err) {
+mc_status pool_new(struct pool **out, const mc_upstream_config *config, int64_t patience_ms, mc_error *err) {
   struct pool *pool = calloc(1, sizeof(*pool) + config->transport_count * sizeof(*config->transports));
   if (!pool) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a pool of connections");
   for (size_t i = 0; i < config->transport_count; i++) pool->transports[i] = config->transports[i];
   pool->transport_count = config->transport_count;
   pool->logger = config->logger;
   pool->retries = config->retries;
+  pool->patience_ms = patience_ms;
   pthread_mutex_init(&pool->lock, NULL);
   *out = pool;
   return MC_OK;
@@ -143,7 +145,7 @@ static void report_up(struct pool *pool, const char *endpoint) {
 static void report_down(struct pool *pool, const char *endpoint, int64_t began, const char *why) {
   pthread_mutex_lock(&pool->lock);
   struct trouble *trouble = add_trouble(pool, endpoint);
-  bool news = trouble && breaker_failed(&trouble->breaker, began, pool->retries);
+  bool news = trouble && breaker_failed(&trouble->breaker, began, pool->retries, pool->patience_ms);
   pthread_mutex_unlock(&pool->lock);
   if (news) log_warn(pool->logger, ORIGIN, "%s: %s; it counts as down until it can be reached", endpoint, why);
 }

@@ -1,7 +1,8 @@
 /* Connections to the data plane: kept for the next range that is read from the same endpoint.
  *
- * An endpoint that could not be connected to more often in a row than the configured retries is left alone for a short
- * while (see breaker.h), which is logged once: files whose bytes can't be had from it must not each pay for that.
+ * An endpoint that could not be connected to for as long, and more often in a row, than one reader's retries go is left
+ * alone for a short while (see breaker.h), which is logged once: files whose bytes can't be had from it must not each
+ * pay for that.
  *
  * How many are in use at once is the engine's affair, one for each thread that reads; how many are kept idle, and for
  * how long, is bounded here. */
@@ -12,8 +13,9 @@
 
 struct pool;
 
-/* The configuration's transports and logger outlive the pool. */
-mc_status pool_new(struct pool **out, const mc_upstream_config *config, mc_error *err);
+/* The configuration's transports and logger outlive the pool. `patience_ms`: how long a reader's own retries take at
+ * least. */
+mc_status pool_new(struct pool **out, const mc_upstream_config *config, int64_t patience_ms, mc_error *err);
 /* No connection is in use. NULL is fine. */
 void pool_free(struct pool *pool);
 

@@ -94,7 +94,7 @@ static void report_up(struct service *service, struct server *server) {
 
 static void report_down(struct service *service, struct server *server, int64_t began, const char *why) {
   pthread_mutex_lock(&service->lock);
-  bool news = breaker_failed(&server->breaker, began, 0);
+  bool news = breaker_failed(&server->breaker, began, 0, 0);
   pthread_mutex_unlock(&service->lock);
   if (news) log_warn(service->logger, ORIGIN, "%s; it counts as down until it answers", why);
 }

@@ -26,6 +26,7 @@
 
 #define FIRST_PAUSE_MS 50
 #define MOST_PAUSE_MS  2000
+#define LEAST_JITTER   75
 
 struct source {
   mc_source base;
@@ -382,11 +383,22 @@ static void turn(struct source *source, const struct target *target) {
   pthread_mutex_unlock(&source->lock);
 }
 
+/* Between three and five quarters of a pause that doubles: `percent` is from LEAST_JITTER on. */
+static int64_t pause_ms(unsigned attempt, unsigned percent) {
+  int64_t ms = attempt < 6 ? FIRST_PAUSE_MS << attempt : MOST_PAUSE_MS;
+  return (ms < MOST_PAUSE_MS ? ms : MOST_PAUSE_MS) * percent / 100;
+}
+
+int64_t cluster_retries_ms(uint32_t retries) {
+  int64_t ms = 0;
+  for (uint32_t i = 0; i < retries; i++) ms += pause_ms(i, LEAST_JITTER);
+  return ms;
+}
+
 static mc_status pause_for(unsigned attempt, const mc_call *call, mc_error *err) {
   uint32_t random;
   random_bytes(&random, sizeof(random));
-  int64_t ms = attempt < 6 ? FIRST_PAUSE_MS << attempt : MOST_PAUSE_MS;
-  int64_t until = deadline_in_ms((ms < MOST_PAUSE_MS ? ms : MOST_PAUSE_MS) * (75 + random % 51) / 100);
+  int64_t until = deadline_in_ms(pause_ms(attempt, LEAST_JITTER + random % 51));
   mc_status status;
   while (!(status = mc_call_check(call, err)) && clock_ns() < until) {
     struct pollfd cancelled = {.fd = mc_cancel_fd(call->cancel), .events = POLLIN};
@@ -425,6 +437,9 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
     if (status == MC_OK || relay.refused || callers_own(status)) return status;
     if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
       status = renew(source, &target, false, call, err);
+      /* A server that restarts may serve bytes before it answers calls. */
+      bool again = status == MC_UNAVAILABLE && attempt < source->cluster->retries;
+      if (again) status = pause_for(attempt++, call, err);
     } else if (!connection_failed(status)) {
       return status;
     } else {

@@ -117,15 +117,15 @@ static void describe(mc_info *info, const struct http_head *head) {
   info->digest = head->digest;
 }
 
-/* Ask by GET for one byte, which shows whether ranges work, and what HEAD did not tell. */
+/* Ask by GET for one byte, which shows whether ranges work, and what HEAD did not tell. `info` is what it did tell. */
 static mc_status probe(struct http *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
   struct http_request request = {.method = "GET", .url = url, .first = 0, .end = 1};
   struct http_head head;
   mc_status status = http_fetch(self->client, &request, &head, call, err);
-  if (head.status == 416 && (head.total == 0 || head.total == MC_SIZE_UNKNOWN)) { /* an empty file has no byte 0 */
-    info->size = 0;
+  if (head.status == 416) { /* there is no byte 0, or ranges don't work; what HEAD has said besides, holds */
+    if (head.total != MC_SIZE_UNKNOWN) info->size = head.total;
+    if (any_validator(&head)) validators_of(&info->validators, &head);
     info->ranges = false;
-    if (any_validator(&head)) validators_of(&info->validators, &head); /* else those of HEAD hold */
     return MC_OK;
   }
   if (status) return status;
@@ -203,7 +203,7 @@ struct reading {
   uint64_t started; /* where the sink was */
   uint64_t skip;    /* bytes to come that the sink has already */
   uint64_t promise; /* where the response ends, as far as it says */
-  bool refused;     /* it was the sink that failed: that is final */
+  bool refused;     /* it was the sink that failed: that is final, whatever the status */
 };
 
 static mc_status protocol(const struct reading *reading, const char *what, mc_error *err) {
@@ -212,24 +212,15 @@ static mc_status protocol(const struct reading *reading, const char *what, mc_er
                       url_printable(url, sizeof(url), reading->source->url), what);
 }
 
-static mc_status changed(const struct reading *reading, const char *how, mc_error *err) {
+static mc_status changed(const struct reading *reading, bool ranges, const char *how, mc_error *err) {
   char url[URL_SHOWN];
   struct source *source = reading->source;
-  add_doubt(http_of(source->base.upstream), source->url, false);
+  add_doubt(http_of(source->base.upstream), source->url, ranges);
   return mc_error_set(err, MC_CHANGED, ORIGIN, "%s %s", url_printable(url, sizeof(url), source->url), how);
 }
 
 static mc_status another_version(const struct reading *reading, mc_error *err) {
-  return changed(reading, "changed while it was read", err);
-}
-
-/* The next one to open it is told so, too. */
-static mc_status no_ranges(const struct reading *reading, mc_error *err) {
-  char url[URL_SHOWN];
-  struct source *source = reading->source;
-  add_doubt(http_of(source->base.upstream), source->url, true);
-  return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "%s can't be read in ranges, though the origin said so",
-                      url_printable(url, sizeof(url), source->url));
+  return changed(reading, false, "changed while it was read", err);
 }
 
 static mc_status check_part(struct reading *reading, const struct http_head *head, mc_error *err) {
@@ -250,7 +241,7 @@ static mc_status check_whole(struct reading *reading, const struct http_head *he
     return another_version(reading, err);
   }
   if (opened->ranges && (reading->started > 0 || reading->sink->end != opened->size)) {
-    return no_ranges(reading, err);
+    return changed(reading, true, "can't be read in ranges, though the origin said so", err);
   }
   reading->skip = reading->started;
   reading->promise = head->length;
@@ -269,7 +260,7 @@ static mc_status check_head(void *user, const struct http_head *head, mc_error *
   mc_status status = head->status == 206 ? check_part(reading, head, err) : check_whole(reading, head, err);
   if (status || likeness == SAME) return status;
   if (reading->started > 0 && !source->info.ranges) {
-    return changed(reading, "was cut short, and can't be told from other versions to go on", err);
+    return changed(reading, false, "was cut short, and can't be told from other versions to go on", err);
   }
   atomic_store(&source->unproven, true);
   return MC_OK;
@@ -284,12 +275,13 @@ static mc_status take_body(void *user, const void *data, size_t size, mc_error *
   if (sink->end != MC_SIZE_UNKNOWN && size > sink->end - sink->offset) {
     return protocol(reading, "more bytes than it promised", err);
   }
-  mc_status status = size ? sink->write(sink, (const char *)data + skip, size, err) : MC_OK;
+  if (!size) return MC_OK;
+  mc_status status = sink->write(sink, (const char *)data + skip, size, err);
   reading->refused = status != MC_OK;
   return status;
 }
 
-/* One request for what is missing. *done: that was all of it, or the sink takes no more. */
+/* One request for what is missing. *done: there is no more to be had: that was all of it, or the sink takes no more. */
 static mc_status read_once(struct source *source, mc_sink *sink, struct http_head *head, bool *done,
                            const mc_call *call, mc_error *err) {
   struct http *self = http_of(source->base.upstream);

@@ -113,8 +113,9 @@ typedef struct mc_upstream_ops {
   /* Required. Read [sink->offset, sink->end) of that version into the sink; retries by itself from where it was, within
    * the configured number, after failures that are retryable and not the sink's. Several threads at once, each with a
    * sink of its own. MC_CHANGED if the upstream has another version by now and that one can't be had any more;
-   * MC_UNSUPPORTED if ranges turn out not to work. Bytes past the end of what info->size promised, or fewer: MC_CHANGED
-   * or MC_PROTOCOL, or another failure where nothing tells why, never silently. */
+   * MC_UNSUPPORTED if ranges turn out not to work, or MC_CHANGED if a source that is opened now would say so. Bytes
+   * past the end of what info->size promised, or fewer: MC_CHANGED or MC_PROTOCOL, or another failure where nothing
+   * tells why, never silently. */
   mc_status (*source_read)(mc_source *source, mc_sink *sink, const mc_call *call, mc_error *err);
   /* Optional. Called once after all was read, if size, digest or chunks were unknown at open: fill in what is known
    * now. May block until the peer knows it. */
