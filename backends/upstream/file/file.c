@@ -102,7 +102,7 @@ static mc_status open_file(int *fd, mc_info *info, const char *url, const mc_cal
 
 static mc_status file_stat(mc_upstream *self, const char *url, mc_info *info, const mc_call *call, mc_error *err) {
   (void)self;
-  int fd;
+  int fd = -1;
   mc_status status = open_file(&fd, info, url, call, err);
   if (!status) close(fd);
   return status;
@@ -110,7 +110,7 @@ static mc_status file_stat(mc_upstream *self, const char *url, mc_info *info, co
 
 static mc_status file_source_open(mc_upstream *self, const mc_open_args *args, mc_source **out, mc_info *info,
                                   const mc_call *call, mc_error *err) {
-  int fd;
+  int fd = -1;
   *out = NULL;
   mc_status status = open_file(&fd, info, args->url, call, err);
   if (status) return status;
