@@ -1,16 +1,19 @@
 """Fixtures: what they start is ended with the test, also when it fails."""
 
+import importlib
 import itertools
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 
+import grpc
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import MODELCACHE, MODELCACHED, Command, Modelcached, Nginx, Origin, Processes  # noqa: E402
+from harness import MODELCACHE, MODELCACHED, ROOT, Command, Modelcached, Nginx, Origin, Processes  # noqa: E402
 
 
 def pytest_configure(config):
@@ -115,3 +118,58 @@ def client(make_client, server):
 def local(make_client):
     """A modelcache command with a cache of its own and no server."""
     return make_client()
+
+
+# ---- the control plane, from its .proto files alone ----
+
+
+class Stubs:
+    """What protoc makes of the .proto files."""
+
+    def __init__(self, folder):
+        folders = [ROOT / "proto/modelcache/v1", ROOT / "proto/grpc/health/v1"]
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "grpc_tools.protoc",
+                *(f"-I{path}" for path in folders),
+                f"--python_out={folder}",
+                f"--grpc_python_out={folder}",
+                "modelcache.proto",
+                "health.proto",
+            ],
+            check=True,
+        )
+        sys.path.insert(0, str(folder))
+        try:
+            self.pb, self.pb_grpc, self.health, self.health_grpc = (
+                importlib.import_module(name)
+                for name in ("modelcache_pb2", "modelcache_pb2_grpc", "health_pb2", "health_pb2_grpc")
+            )
+        finally:
+            sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def stubs(tmp_path_factory):
+    return Stubs(tmp_path_factory.mktemp("stubs"))
+
+
+@pytest.fixture
+def dial(stubs):
+    """A function that opens a channel to a server, and gives the service's stub."""
+    channels = []
+
+    def make(server):
+        # A pool of its own: channels with the same arguments would share their connections.
+        channel = grpc.insecure_channel(server.control, options=[("grpc.use_local_subchannel_pool", 1)])
+        channels.append(channel)
+        stub = stubs.pb_grpc.ModelCacheStub(channel)
+        stub.channel = channel
+        stub.health = stubs.health_grpc.HealthStub(channel)
+        return stub
+
+    yield make
+    for channel in channels:
+        channel.close()

@@ -360,7 +360,16 @@ class Origin:
         self.process, self.port = None, 0
 
     def start(self):
-        args = [sys.executable, ORIGIN, "--root", self.files, "--port", self.port, "--log", self.folder / "requests.log"]
+        args = [
+            sys.executable,
+            ORIGIN,
+            "--root",
+            self.files,
+            "--port",
+            self.port,
+            "--log",
+            self.folder / "requests.log",
+        ]
         args += ["--tls", self.tls] if self.tls else []
         with open(self.folder / "output.log", "ab") as output:
             self.process = self.processes.start_server(args, stdout=subprocess.PIPE, stderr=output, text=True)

@@ -106,7 +106,9 @@ def test_hosts_that_do_not_answer(local, folder):
 
 
 def test_odd_names_are_fine(nginx, client, folder):
-    for number, name in enumerate(["with space.bin", "ünïcödé.bin", "100%.bin", "a+b&c=d;e.bin", "#hash?.bin", "'\"`$.bin"]):
+    for number, name in enumerate(
+        ["with space.bin", "ünïcödé.bin", "100%.bin", "a+b&c=d;e.bin", "#hash?.bin", "'\"`$.bin"]
+    ):
         model = nginx.model(name, 100 + number, seed=number)
         client("get", nginx.url(quote(name)), "-o", folder / "out")
         assert sha256(folder / "out") == model.sha256, name

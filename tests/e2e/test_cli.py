@@ -224,7 +224,9 @@ def test_a_service_that_is_down(local, nginx, folder):
     result = local("get", nginx.url("model.bin"), "-o", folder / "out", "--endpoint", endpoint)
     assert sha256(folder / "out") == model.sha256
     assert result.err.count("\n") == 1 and endpoint in result.err, "it is said once that the origin was asked"
-    assert local("status", "--endpoint", endpoint, code=UNAVAILABLE).err.splitlines()[-1].startswith("modelcache: status")
+    assert (
+        local("status", "--endpoint", endpoint, code=UNAVAILABLE).err.splitlines()[-1].startswith("modelcache: status")
+    )
     result = local("get", nginx.url("x.bin"), "--endpoint", endpoint, "--no-fallback", "--retries", 0, code=UNAVAILABLE)
     assert endpoint in result.err
 
@@ -393,12 +395,22 @@ def test_completion_knows_commands_and_flags(folder):
 
     def complete(word):
         return subprocess.run(
-            ["bash", "-c", script, "bash", word], capture_output=True, text=True, env=clean_environment(folder), check=True
+            ["bash", "-c", script, "bash", word],
+            capture_output=True,
+            text=True,
+            env=clean_environment(folder),
+            check=True,
         ).stdout.split()
 
     assert complete("pre") == ["prefetch"]
-    assert set(complete("--st")) == {"--storage", "--storage-capacity", "--storage-ttl", "--stale-if-error",
-                                     "--stale-while-revalidate", "--stall-timeout"}
+    assert set(complete("--st")) == {
+        "--storage",
+        "--storage-capacity",
+        "--storage-ttl",
+        "--stale-if-error",
+        "--stale-while-revalidate",
+        "--stall-timeout",
+    }
 
 
 def test_a_service_that_answers_nonsense(local, folder):

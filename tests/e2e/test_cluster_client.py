@@ -47,9 +47,7 @@ def test_a_server_that_freezes_during_a_download(make_nginx, server, make_client
     """Connections stay open and nothing comes any more: the client gets the rest elsewhere."""
     nginx = make_nginx(rate=2 * MIB)
     model = nginx.model("model.bin", 10 * CHUNK)
-    client = make_client(
-        server, MODELCACHE_STALL_TIMEOUT="1s", MODELCACHE_CONNECT_TIMEOUT="1s", MODELCACHE_RETRIES="1"
-    )
+    client = make_client(server, MODELCACHE_STALL_TIMEOUT="1s", MODELCACHE_CONNECT_TIMEOUT="1s", MODELCACHE_RETRIES="1")
     process = client.start("get", nginx.url("model.bin"), "-o", folder / "out")
     wait_until(lambda: server.metric("served_bytes_total") >= CHUNK, 60, "a chunk having been served")
     server.processes.kill(server.process, signal.SIGSTOP)

@@ -202,4 +202,3 @@ def test_clients_of_a_server_are_killed(nginx, make_server, make_client, folder)
     for path in object_files(client.storage):
         assert sha256(path) == model.sha256
     assert server.is_alive()
-

@@ -44,7 +44,10 @@ def warnings_of(result, server):
 
 
 def make_tree(nginx, count, size=1000):
-    models = {f"{number:03d}.bin": nginx.model(f"tree/{number:03d}.bin", size + number, seed=number) for number in range(count)}
+    models = {
+        f"{number:03d}.bin": nginx.model(f"tree/{number:03d}.bin", size + number, seed=number)
+        for number in range(count)
+    }
     return {name: model.sha256 for name, model in models.items()}
 
 

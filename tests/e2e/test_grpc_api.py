@@ -2,75 +2,23 @@
 and for the bytes a few lines that speak the data plane."""
 
 import hashlib
-import importlib
 import json
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from urllib.parse import urlsplit
 
 import grpc
 import pytest
-from harness import CHUNK, MIB, ROOT, SLOWNESS, free_port, wait_until
+from harness import CHUNK, MIB, SLOWNESS, free_port, wait_until
 
 PATIENCE = 30 * SLOWNESS
 STATUS_KEY = "modelcache-status"
-MODULES = "modelcache_pb2", "modelcache_pb2_grpc", "health_pb2", "health_pb2_grpc"
-
-
-class Stubs:
-    """What protoc makes of the .proto files."""
-
-    def __init__(self, folder):
-        folders = [ROOT / "proto/modelcache/v1", ROOT / "proto/grpc/health/v1"]
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "grpc_tools.protoc",
-                *(f"-I{path}" for path in folders),
-                f"--python_out={folder}",
-                f"--grpc_python_out={folder}",
-                "modelcache.proto",
-                "health.proto",
-            ],
-            check=True,
-        )
-        sys.path.insert(0, str(folder))
-        try:
-            self.pb, self.pb_grpc, self.health, self.health_grpc = map(importlib.import_module, MODULES)
-        finally:
-            sys.path.remove(str(folder))
-
-
-@pytest.fixture(scope="session")
-def stubs(tmp_path_factory):
-    return Stubs(tmp_path_factory.mktemp("stubs"))
 
 
 @pytest.fixture
 def pb(stubs):
     return stubs.pb
-
-
-@pytest.fixture
-def dial(stubs):
-    """A function that opens a channel to a server, and gives the service's stub."""
-    channels = []
-
-    def make(server):
-        # A pool of its own: channels with the same arguments would share their connections.
-        channel = grpc.insecure_channel(server.control, options=[("grpc.use_local_subchannel_pool", 1)])
-        channels.append(channel)
-        stub = stubs.pb_grpc.ModelCacheStub(channel)
-        stub.channel = channel
-        return stub
-
-    yield make
-    for channel in channels:
-        channel.close()
 
 
 @pytest.fixture
@@ -266,9 +214,7 @@ def test_list(nginx, stub, pb):
 
     def entries(prefix):
         return [
-            entry
-            for batch in stub.List(pb.ListRequest(prefix=prefix), timeout=PATIENCE)
-            for entry in batch.entries
+            entry for batch in stub.List(pb.ListRequest(prefix=prefix), timeout=PATIENCE) for entry in batch.entries
         ]
 
     assert entries("") == []
@@ -358,7 +304,9 @@ BAD_URLS = ["", "model.bin", "http://host:99999/x", "http://127.0.0.1:1/" + "x" 
 def test_bad_urls(stub, pb, method):
     for url in BAD_URLS:
         request = getattr(pb, f"{method}Request")(url=url)
-        error_of(lambda request=request: getattr(stub, method)(request, timeout=PATIENCE), grpc.StatusCode.INVALID_ARGUMENT)
+        error_of(
+            lambda request=request: getattr(stub, method)(request, timeout=PATIENCE), grpc.StatusCode.INVALID_ARGUMENT
+        )
 
 
 def test_what_the_server_may_not_get(stub, pb):
@@ -398,7 +346,12 @@ def test_no_room(nginx, make_server, dial, pb):
 
 
 def test_unknown_methods(stub):
-    for path in ("/modelcache.v1.ModelCache/Nope", "/modelcache.v2.ModelCache/Fetch", "/x", "/grpc.health.v1.Health/No"):
+    for path in (
+        "/modelcache.v1.ModelCache/Nope",
+        "/modelcache.v2.ModelCache/Fetch",
+        "/x",
+        "/grpc.health.v1.Health/No",
+    ):
         call = stub.channel.unary_unary(path, request_serializer=bytes, response_deserializer=bytes)
         error_of(lambda call=call: call(b"", timeout=PATIENCE), grpc.StatusCode.UNIMPLEMENTED)
 

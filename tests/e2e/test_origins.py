@@ -268,7 +268,18 @@ def test_a_proxy(origin, make_server, make_client, folder, variable):
 def certificate(tmp_path_factory):
     """Of an authority that nobody knows: a file with it, and one with its key, too."""
     folder = tmp_path_factory.mktemp("certificate")
-    args = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    args = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
     args += ["-subj", "/CN=modelcache test", "-addext", "subjectAltName=IP:127.0.0.1"]
     args += ["-keyout", folder / "key", "-out", folder / "authority.pem"]
     subprocess.run(args, check=True, capture_output=True)

@@ -69,7 +69,9 @@ def test_a_redirect_to_a_link_local_address_is_refused(origin, strict, folder):
         assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "gopher://127.0.0.1/x", "ftp://127.0.0.1/x", "dict://127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "gopher://127.0.0.1/x", "ftp://127.0.0.1/x", "dict://127.0.0.1:1/x"]
+)
 def test_a_redirect_to_another_scheme_is_refused(origin, strict, folder, target):
     origin.model("model.bin", 1000)
     origin.behave("model.bin", f"redirect:{target}")
@@ -94,7 +96,12 @@ def test_secrets_in_a_query_are_not_told(origin, make_server, make_client, folde
     assert sha256(folder / "out") == model.sha256
     assert SECRET in origin.requests("model.bin")[0]["query"], "the origin has to see it"
     texts = [said.err]
-    for path, mode in (("missing.bin", None), ("broken.bin", "status:500"), ("refused.bin", "status:403"), ("cut.bin", "truncate:10")):
+    for path, mode in (
+        ("missing.bin", None),
+        ("broken.bin", "status:500"),
+        ("refused.bin", "status:403"),
+        ("cut.bin", "truncate:10"),
+    ):
         if mode:
             origin.model(path, CHUNK)
             origin.behave(path, mode)

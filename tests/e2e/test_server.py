@@ -251,10 +251,14 @@ def test_systemd_is_told(make_server, folder, abstract):
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_log_line_is_one_line(folder, form):
-    odd = f"{folder}/no folder\n\x1b[31m\"\\\x9b/ports"
+    odd = f'{folder}/no folder\n\x1b[31m"\\\x9b/ports'
     code, _, err = run(
-        folder, *(f"--{plane}=127.0.0.1:0" for plane in ("control", "data", "web")), "--ports-file", odd,
-        "--log-format", form,
+        folder,
+        *(f"--{plane}=127.0.0.1:0" for plane in ("control", "data", "web")),
+        "--ports-file",
+        odd,
+        "--log-format",
+        form,
     )
     assert code == 1
     assert err.count("\n") == 1

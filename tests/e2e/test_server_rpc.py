@@ -1,62 +1,17 @@
-"""The control plane, as a client in another language sees it: grpcio, and the .proto alone."""
+"""The control plane under stress: failures by name, clients that don't read or don't come, many that wait."""
 
-import importlib
-import pathlib
 import re
 import subprocess
-import sys
 import threading
 import time
 
 import grpc
 import pytest
-from grpc_tools import protoc
-from harness import BUILD, CHUNK, GIB, KIB, MIB, ROOT, SLOWNESS, free_port, memory_allowance, scaled, wait_until
+from harness import BUILD, CHUNK, GIB, KIB, MIB, SLOWNESS, free_port, memory_allowance, scaled, wait_until
 from test_badinput import FETCH, grpc_call, message
 from test_server import tarpit
 
 PATIENCE = 20 * SLOWNESS
-
-
-@pytest.fixture(scope="module")
-def proto(tmp_path_factory):
-    """The messages and stubs, generated as anybody would."""
-    out = tmp_path_factory.mktemp("proto")
-    source = ROOT / "proto"
-    include = pathlib.Path(protoc.__file__).parent / "_proto"
-    files = ["modelcache/v1/modelcache.proto", "grpc/health/v1/health.proto"]
-    args = ["protoc", f"-I{source}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
-    assert protoc.main(args) == 0
-    # The package "grpc" is taken: health.proto's modules are loaded from a name of their own.
-    (out / "grpc").rename(out / "grpc_health_proto")
-    text = (out / "grpc_health_proto/health/v1/health_pb2_grpc.py").read_text()
-    text = text.replace("from grpc.health.v1", "from grpc_health_proto.health.v1")
-    (out / "grpc_health_proto/health/v1/health_pb2_grpc.py").write_text(text)
-    sys.path.insert(0, str(out))
-    try:
-        names = {"v1": "modelcache.v1.modelcache_pb2", "stubs": "modelcache.v1.modelcache_pb2_grpc"}
-        names |= {"health": "grpc_health_proto.health.v1.health_pb2"}
-        names |= {"health_stubs": "grpc_health_proto.health.v1.health_pb2_grpc"}
-        yield type("Proto", (), {key: importlib.import_module(name) for key, name in names.items()})
-    finally:
-        sys.path.remove(str(out))
-
-
-@pytest.fixture
-def connect(proto):
-    """A function that gives a stub of a server, with the messages beside it."""
-    channels = []
-
-    def make(server):
-        channels.append(grpc.insecure_channel(server.control, options=[("grpc.use_local_subchannel_pool", 1)]))
-        stub = proto.stubs.ModelCacheStub(channels[-1])
-        stub.channel = channels[-1]
-        stub.health = proto.health_stubs.HealthStub(channels[-1])
-        return stub
-
-    yield make
-    for channel in channels:
-        channel.close()
 
 
 @pytest.fixture
@@ -80,59 +35,13 @@ def failure(call):
 # ---- Fetch ----
 
 
-def test_fetch_gives_a_ticket(connect, proto, server, nginx):
-    model = nginx.model("model.bin", 2 * CHUNK + 1)
-    stub = connect(server)
-    for cached in (False, True):
-        events = list(stub.Fetch(proto.v1.FetchRequest(url=nginx.url("model.bin")), timeout=PATIENCE))
-        ticket = events[-1].ticket
-        assert ticket.complete
-        assert ticket.digest.hex() == model.sha256
-        assert ticket.size == model.size
-        assert ticket.cached == cached
-        assert (ticket.chunk_size, len(ticket.chunks)) == (CHUNK, 3 * 16)
-        assert list(ticket.endpoints) == [f"tcp://{server.data}"]
-        assert all(event.WhichOneof("event") == "progress" for event in events[:-1])
-    known = proto.v1.FetchRequest(url=nginx.url("model.bin"), known_digest=ticket.digest, quiet=True)
-    (event,) = stub.Fetch(known, timeout=PATIENCE)
-    assert event.ticket.digest == ticket.digest
-    assert not event.ticket.chunks
-
-
-def test_fetch_tells_of_progress_and_can_be_followed(connect, proto, server, slow):
-    stub = connect(server)
-    request = proto.v1.FetchRequest(url=slow.url("model.bin"), follow=True)
-    call = stub.Fetch(request, timeout=PATIENCE)
-    seen = []
-    for event in call:
-        seen.append(event)
-        kinds = [event.WhichOneof("event") for event in seen]
-        if "ticket" in kinds and any(
-            event.progress.phase == proto.v1.Progress.DOWNLOADING and event.progress.total == 8 * MIB for event in seen
-        ):
-            break
-    call.cancel()
-    (ticket,) = (event.ticket for event in seen if event.WhichOneof("event") == "ticket")
-    assert not ticket.complete
-    assert len(ticket.flight) == 32
-    assert ticket.size == 8 * MIB
-    wait_until(lambda: server.metric("waiting_requests") == 0, what="the cancelled call's end")
-    wait_until(lambda: server.metric("flights") == 0, what="the end of a download that nobody wants")
-
-
-def test_a_quiet_call_hears_nothing_until_the_end(connect, proto, server, slow):
-    call = connect(server).Fetch(proto.v1.FetchRequest(url=slow.url("model.bin"), quiet=True), timeout=2 * SLOWNESS)
-    code, status, _ = failure(lambda: call)
-    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-
-
 # ---- errors ----
 
 
-def test_each_failure_has_its_code_and_its_name(connect, proto, make_server, nginx):
+def test_each_failure_has_its_code_and_its_name(dial, stubs, make_server, nginx):
     server = make_server("--retries", 0, "--storage-capacity", "5MiB")
     nginx.model("big.bin", 8 * MIB)
-    stub = connect(server)
+    stub = dial(server)
     cases = [
         (nginx.url("nowhere.bin"), grpc.StatusCode.NOT_FOUND, "not_found", "404"),
         ("no url", grpc.StatusCode.INVALID_ARGUMENT, "invalid_argument", "URL"),
@@ -143,44 +52,38 @@ def test_each_failure_has_its_code_and_its_name(connect, proto, make_server, ngi
         (nginx.url("big.bin"), grpc.StatusCode.RESOURCE_EXHAUSTED, "no_space", ""),
     ]
     for url, code, name, text in cases:
-        got = failure(lambda url=url: stub.Fetch(proto.v1.FetchRequest(url=url), timeout=PATIENCE))
+        got = failure(lambda url=url: stub.Fetch(stubs.pb.FetchRequest(url=url), timeout=PATIENCE))
         assert got[:2] == (code, name), (url, got)
         assert text in got[2], (url, got)
         assert "\n" not in got[2]
     for call in (
-        lambda: stub.Stat(proto.v1.StatRequest(url="x://y"), timeout=PATIENCE),
-        lambda: stub.List(proto.v1.ListRequest(prefix="x://y", origin=True), timeout=PATIENCE),
-        lambda: stub.Prefetch(proto.v1.PrefetchRequest(url="x://y"), timeout=PATIENCE),
+        lambda: stub.Stat(stubs.pb.StatRequest(url="x://y"), timeout=PATIENCE),
+        lambda: stub.List(stubs.pb.ListRequest(prefix="x://y", origin=True), timeout=PATIENCE),
+        lambda: stub.Prefetch(stubs.pb.PrefetchRequest(url="x://y"), timeout=PATIENCE),
     ):
         assert failure(call)[:2] == (grpc.StatusCode.UNIMPLEMENTED, "unsupported")
     for call in (
-        lambda: stub.Stat(proto.v1.StatRequest(url=nginx.url("x"), cached=True), timeout=PATIENCE),
-        lambda: stub.Evict(proto.v1.EvictRequest(url=nginx.url("x")), timeout=PATIENCE),
+        lambda: stub.Stat(stubs.pb.StatRequest(url=nginx.url("x"), cached=True), timeout=PATIENCE),
+        lambda: stub.Evict(stubs.pb.EvictRequest(url=nginx.url("x")), timeout=PATIENCE),
     ):
         assert failure(call)[:2] == (grpc.StatusCode.NOT_FOUND, "not_found")
     assert server.metric("control_call_errors_total") == len(cases) + 5
 
 
-def test_more_waiters_than_allowed_are_refused_as_such(connect, proto, make_server, slow):
+def test_more_waiters_than_allowed_are_refused_as_such(dial, stubs, make_server, slow):
     """Not as a disk that is full."""
     server = make_server("--waiters", 1)
-    stub = connect(server)
-    first = stub.Fetch(proto.v1.FetchRequest(url=slow.url("model.bin")), timeout=PATIENCE)
+    stub = dial(server)
+    first = stub.Fetch(stubs.pb.FetchRequest(url=slow.url("model.bin")), timeout=PATIENCE)
     next(first)
-    second = failure(lambda: stub.Fetch(proto.v1.FetchRequest(url=slow.url("model.bin")), timeout=PATIENCE))
+    second = failure(lambda: stub.Fetch(stubs.pb.FetchRequest(url=slow.url("model.bin")), timeout=PATIENCE))
     assert second[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "resource_exhausted")
     assert "waiters" in second[2]
     first.cancel()
 
 
-@pytest.mark.parametrize("method", ["/modelcache.v1.ModelCache/Nothing", "/another.Service/Call", "/", "/x" * 500])
-def test_unknown_methods_are_refused(connect, server, method):
-    call = connect(server).channel.unary_unary(method)
-    assert failure(lambda: call(b"", timeout=PATIENCE))[0] == grpc.StatusCode.UNIMPLEMENTED
-
-
 @pytest.mark.slow
-def test_a_message_that_does_not_come(connect, server):
+def test_a_message_that_does_not_come(dial, server):
     """A call whose message is never sent takes a place for ten seconds and no longer."""
     forever = threading.Event()
 
@@ -188,7 +91,7 @@ def test_a_message_that_does_not_come(connect, server):
         forever.wait(60 * SLOWNESS)
         yield b""
 
-    call = connect(server).channel.stream_stream(FETCH)(never(), timeout=60 * SLOWNESS)
+    call = dial(server).channel.stream_stream(FETCH)(never(), timeout=60 * SLOWNESS)
     try:
         code, _, text = failure(lambda: call)
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -200,9 +103,9 @@ def test_a_message_that_does_not_come(connect, server):
 # ---- health ----
 
 
-def test_health(connect, proto, make_server, slow):
+def test_health(dial, stubs, make_server, slow):
     server = make_server("--drain", "10m")
-    stub, health = connect(server), proto.health
+    stub, health = dial(server), stubs.health
     request = health.HealthCheckRequest
     for name in ("", "modelcache.v1.ModelCache"):
         assert stub.health.Check(request(service=name), timeout=PATIENCE).status == health.HealthCheckResponse.SERVING
@@ -211,7 +114,7 @@ def test_health(connect, proto, make_server, slow):
     assert next(watch).status == health.HealthCheckResponse.SERVING
     unknown = stub.health.Watch(request(service="x"), timeout=PATIENCE)
     assert next(unknown).status == health.HealthCheckResponse.SERVICE_UNKNOWN
-    held = stub.Fetch(proto.v1.FetchRequest(url=slow.url("model.bin")), timeout=6 * PATIENCE)
+    held = stub.Fetch(stubs.pb.FetchRequest(url=slow.url("model.bin")), timeout=6 * PATIENCE)
     next(held)
     server.process.terminate()
     assert next(watch).status == health.HealthCheckResponse.NOT_SERVING
@@ -224,51 +127,51 @@ def test_health(connect, proto, make_server, slow):
 # ---- Watch, List, Status ----
 
 
-def test_watch_brings_news(connect, proto, server, nginx):
+def test_watch_brings_news(dial, stubs, server, nginx):
     model = nginx.model("a/model.bin", CHUNK)
     nginx.model("b/model.bin", CHUNK, seed=2)
-    stub = connect(server)
-    watch = stub.Watch(proto.v1.WatchRequest(prefix=nginx.url("a/")), timeout=2 * PATIENCE)
+    stub = dial(server)
+    watch = stub.Watch(stubs.pb.WatchRequest(prefix=nginx.url("a/")), timeout=2 * PATIENCE)
     wait_until(lambda: server.metric("control_calls_open") == 1, what="the watch")
     for folder in "ba":
-        list(stub.Fetch(proto.v1.FetchRequest(url=nginx.url(f"{folder}/model.bin")), timeout=PATIENCE))
+        list(stub.Fetch(stubs.pb.FetchRequest(url=nginx.url(f"{folder}/model.bin")), timeout=PATIENCE))
     entry = next(watch).entry
     assert entry.url == nginx.url("a/model.bin")
     assert entry.digest.hex() == model.sha256
-    assert stub.Evict(proto.v1.EvictRequest(url=entry.url), timeout=PATIENCE).bytes >= CHUNK
+    assert stub.Evict(stubs.pb.EvictRequest(url=entry.url), timeout=PATIENCE).bytes >= CHUNK
     assert next(watch).entry.missing
     watch.cancel()
     wait_until(lambda: server.metric("control_calls_open") == 0, what="the watch's end")
 
 
-def test_a_long_list_waits_for_its_reader(connect, proto, make_server, folder):
+def test_a_long_list_waits_for_its_reader(dial, stubs, make_server, folder):
     """More than the server holds ready of it: nothing is left out, and little memory is taken."""
     count = scaled(20000) + 3000
     (folder / "many").mkdir()
     for number in range(count):
         (folder / "many" / f"{number:06}-{'x' * 100}").touch()
     server = make_server("--schemes", "file")
-    stub = connect(server)
-    call = stub.List(proto.v1.ListRequest(prefix=f"file://{folder}/many/", origin=True), timeout=6 * PATIENCE)
+    stub = dial(server)
+    call = stub.List(stubs.pb.ListRequest(prefix=f"file://{folder}/many/", origin=True), timeout=6 * PATIENCE)
     first = next(call)
     # Others are answered while it is not read.
-    assert '"version"' in stub.Status(proto.v1.StatusRequest(), timeout=PATIENCE).json
+    assert '"version"' in stub.Status(stubs.pb.StatusRequest(), timeout=PATIENCE).json
     paths = [listed.path for response in (first, *call) for listed in response.listed]
     assert len(paths) == len(set(paths)) == count
 
 
-def test_a_dead_origin_keeps_nobody_else_waiting(connect, proto, make_server, nginx):
+def test_a_dead_origin_keeps_nobody_else_waiting(dial, stubs, make_server, nginx):
     """However many ask for it: Status and Stat of other origins are answered."""
     server = make_server("--stall-timeout", "10m")
     nginx.model("model.bin", 1000)
-    stub = connect(server)
+    stub = dial(server)
     with tarpit() as address:
-        calls = [stub.Stat.future(proto.v1.StatRequest(url=f"http://{address}/{n}"), timeout=600) for n in range(100)]
+        calls = [stub.Stat.future(stubs.pb.StatRequest(url=f"http://{address}/{n}"), timeout=600) for n in range(100)]
         wait_until(lambda: server.metric("control_calls_open") == 100, what="the calls")
-        stat = stub.Stat(proto.v1.StatRequest(url=nginx.url("model.bin")), timeout=PATIENCE)
+        stat = stub.Stat(stubs.pb.StatRequest(url=nginx.url("model.bin")), timeout=PATIENCE)
         assert stat.entry.size == 1000
-        stub.Status(proto.v1.StatusRequest(), timeout=PATIENCE)
-        stub.Evict.future(proto.v1.EvictRequest(url=nginx.url("x")), timeout=PATIENCE).exception()
+        stub.Status(stubs.pb.StatusRequest(), timeout=PATIENCE)
+        stub.Evict.future(stubs.pb.EvictRequest(url=nginx.url("x")), timeout=PATIENCE).exception()
         assert server.threads() < 100
         for call in calls:
             call.cancel()
@@ -321,17 +224,17 @@ def test_a_message_of_a_gigabyte_hits_nobody_else(make_server, slow, folder):
         assert others.process.poll() is None
 
 
-def test_progress_is_told_less_often_to_many(connect, proto, make_server, slow):
+def test_progress_is_told_less_often_to_many(dial, stubs, make_server, slow):
     """One waiter hears four times a second, thousands much less: together ten thousand messages a second at most."""
     server = make_server("--stall-timeout", "10m", "--parallelism", 1)
-    stub = connect(server)
+    stub = dial(server)
 
     def pause():
         """The shortest time between two events of one phase."""
-        call = stub.Fetch(proto.v1.FetchRequest(url=slow.url("model.bin")), timeout=6 * PATIENCE)
+        call = stub.Fetch(stubs.pb.FetchRequest(url=slow.url("model.bin")), timeout=6 * PATIENCE)
         times = []
         for event in call:
-            if event.progress.phase == proto.v1.Progress.DOWNLOADING:
+            if event.progress.phase == stubs.pb.Progress.DOWNLOADING:
                 times.append(time.monotonic())
             if len(times) == 4:
                 break
@@ -345,16 +248,16 @@ def test_progress_is_told_less_often_to_many(connect, proto, make_server, slow):
     assert alone < among_many
 
 
-def test_calls_that_come_and_go(connect, proto, server, nginx):
+def test_calls_that_come_and_go(dial, stubs, server, nginx):
     """Starts, cancels, ends and deadlines against each other: nothing is left, nothing is wrong."""
     nginx.model("model.bin", 64 * KIB)
-    stub = connect(server)
+    stub = dial(server)
     wrong = []
 
     def client(number):
         for turn in range(scaled(60)):
             url = nginx.url("model.bin" if turn % 3 else f"nowhere{number}.bin")
-            call = stub.Fetch(proto.v1.FetchRequest(url=url, revalidate=turn % 2 == 0), timeout=PATIENCE)
+            call = stub.Fetch(stubs.pb.FetchRequest(url=url, revalidate=turn % 2 == 0), timeout=PATIENCE)
             try:
                 if turn % 4 == 1:
                     call.cancel()
@@ -366,7 +269,7 @@ def test_calls_that_come_and_go(connect, proto, server, nginx):
             except grpc.RpcError as error:
                 if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND):
                     wrong.append(error)
-            watch = stub.Watch(proto.v1.WatchRequest(prefix=""), timeout=PATIENCE)
+            watch = stub.Watch(stubs.pb.WatchRequest(prefix=""), timeout=PATIENCE)
             watch.cancel()
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]

@@ -22,11 +22,7 @@ def make_tree(nginx, name, version, count):
 
 def read_tree(path):
     path = pathlib.Path(path)
-    return {
-        str(file.relative_to(path)): sha256(file)
-        for file in path.rglob("*")
-        if file.is_file()
-    }
+    return {str(file.relative_to(path)): sha256(file) for file in path.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(params=["server", "local"])
