@@ -191,7 +191,7 @@ static void print_status(json_t *status, const char *endpoint) {
   if (counter(status, "corrupt_chunks_total")) {
     printf("corrupt      %" PRIu64 " chunks, found and mended\n", counter(status, "corrupt_chunks_total"));
   }
-  printf("now          %" PRIu64 " downloads, %" PRIu64 " calls waiting\n", counter(status, "flights"),
+  printf("now          %" PRIu64 " downloads, %" PRIu64 " calls waiting\n", counter(status, "flights_running"),
          counter(status, "waiting_requests"));
   print_flights(status);
 }

@@ -26,7 +26,10 @@ static mc_status check_room(const struct mc_request *request, const mc_info *inf
 static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   struct run *run = user;
   struct flight *flight = run->flight;
-  mc_open_args args = {.url = flight->url, .progress = flight_peer_progress, .progress_user = flight};
+  mc_open_args args = {.url = flight->url,
+                       .revalidate = run->request->options.flags & MC_GET_REVALIDATE,
+                       .progress = flight_peer_progress,
+                       .progress_user = flight};
   mc_source *source = NULL;
   mc_info info = {.size = MC_SIZE_UNKNOWN};
   flight_set_phase(flight, MC_PHASE_ASKING, "asking the upstream");

@@ -200,6 +200,9 @@ static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
     args.known_size = run->entry->size;
     args.known_digest = &run->entry->digest;
   }
+  pthread_mutex_lock(&run->cache->lock);
+  args.revalidate = flight->revalidate;
+  pthread_mutex_unlock(&run->cache->lock);
   mc_source *source = NULL;
   mc_info info = {.size = MC_SIZE_UNKNOWN};
   flight_set_phase(flight, MC_PHASE_ASKING, "asking the upstream");

@@ -1,10 +1,10 @@
 /* Promotion into the memory tier.
  *
- *   an object of the home tier is …   means                                        becomes
- *   cold                              not got twice within the memory tier's time  promoted by its next get in time
- *   queued                            a job waits for a thread                     copied, or cold when the cache
- * closes copied                            a job reads, verifies and writes it          in memory; cold: no room, or
- * damaged in memory                         the memory tier has a copy, which is opened  cold, when that tier drops it
+ *   an object is …   means                                            becomes
+ *   cold             in the home tier; not got twice in memory_ttl    queued, by its next get in that time
+ *   queued           a job waits for a thread                         copied; cold, when the cache closes
+ *   copied           a job reads, verifies and writes it              in memory; cold: no room, or damaged
+ *   in memory        the memory tier has a copy, which is opened      cold, when that tier drops it
  *
  * What is got only once, as by a scan, is never copied, and no object may take more than a share of the memory: so
  * neither can push out what is got again and again. */

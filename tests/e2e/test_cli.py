@@ -139,7 +139,7 @@ def test_waiting_says_why(slow, make_server, make_client):
     blocker = make_client(server, MODELCACHE_FALLBACK="no")
     slow.model("other.bin", 8 * CHUNK, seed=2)
     first = blocker.start("get", slow.url("other.bin"))
-    wait_until(lambda: server.metric("flights") == 1, what="the first download")
+    wait_until(lambda: server.metric("flights_running") == 1, what="the first download")
     second = make_client(server, MODELCACHE_FALLBACK="no")
     terminal = Terminal(second, 120, "get", slow.url("a-model-with-a-name.bin"))
     terminal.read_until("a-model-with-a-name.bin .*[a-z]{4}")

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from harness import CHUNK, MIB, MISSING, UNAVAILABLE, object_files, sha256, wait_until
 
 ALWAYS = ("--revalidate-after", "1ms")
@@ -52,6 +53,19 @@ def test_a_young_copy_is_not_asked_about(nginx, make_server, make_client, folder
         make_client(server)("get", nginx.url("model.bin"), "-o", folder / "out")
     assert sha256(folder / "out") == model.sha256
     assert len(nginx.requests()) == asked
+
+
+@pytest.mark.parametrize("keeps", [(), ("--no-store",)])
+def test_refresh_goes_through_to_the_origin(nginx, make_server, make_client, folder, keeps):
+    """Not only to a server whose copy is young."""
+    client = make_client(make_server("--revalidate-after", "1h"), MODELCACHE_REVALIDATE_AFTER="1h")
+    old = change(nginx, "model.bin", CHUNK, 1, 0)
+    client("get", nginx.url("model.bin"), "-o", folder / "out", *keeps)
+    new = change(nginx, "model.bin", CHUNK, 2, 60)
+    client("get", nginx.url("model.bin"), "-o", folder / "out", *keeps)
+    assert sha256(folder / "out") == old.sha256
+    client("get", nginx.url("model.bin"), "-o", folder / "out", "--refresh", *keeps)
+    assert sha256(folder / "out") == new.sha256
 
 
 def test_stale_if_error(nginx, make_server, make_client, folder):

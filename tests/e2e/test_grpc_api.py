@@ -397,7 +397,7 @@ def test_a_cancelled_call(make_nginx, server, stub, pb):
         call.cancel()
         assert call.code() == grpc.StatusCode.CANCELLED
         wait_until(lambda left=left: waiting(server) == left, 10, "the server having noticed")
-    wait_until(lambda: server.metric("flights") == 0, 10, "the download having ended")
+    wait_until(lambda: server.metric("flights_running") == 0, 10, "the download having ended")
 
 
 def test_a_client_that_vanishes(make_nginx, server, dial, pb):
@@ -407,7 +407,7 @@ def test_a_client_that_vanishes(make_nginx, server, dial, pb):
     call = stub.Fetch(pb.FetchRequest(url=nginx.url("model.bin")), timeout=PATIENCE)
     next(call)
     stub.channel.close()
-    wait_until(lambda: waiting(server) == 0 and server.metric("flights") == 0, 10, "the server having noticed")
+    wait_until(lambda: waiting(server) == 0 and server.metric("flights_running") == 0, 10, "the server having noticed")
 
 
 def test_a_watcher_ends_with_its_deadline(stub, pb):

@@ -44,7 +44,7 @@ def test_clients_that_come_while_it_is_downloaded(make_nginx, server, make_clien
     model = nginx.model("model.bin", 5 * CHUNK)
     first, *others = [make_client(server) for _ in range(8)]
     process = first.start("get", nginx.url("model.bin"), "-o", folder / "first")
-    wait_until(lambda: server.metric("flights") == 1, what="the download's start")
+    wait_until(lambda: server.metric("flights_running") == 1, what="the download's start")
     assert set(get_all(others, nginx.url("model.bin"), folder)) == {model.sha256}
     assert first.finish(process).code == OK
     assert sha256(folder / "first") == model.sha256
@@ -81,7 +81,7 @@ def test_a_client_that_gives_up_does_not_disturb_the_others(make_nginx, server, 
     model = nginx.model("model.bin", 4 * CHUNK)
     leaving, staying = make_client(server), make_client(server)
     one = leaving.start("get", nginx.url("model.bin"), "-o", folder / "one")
-    wait_until(lambda: server.metric("flights") == 1, what="the download's start")
+    wait_until(lambda: server.metric("flights_running") == 1, what="the download's start")
     two = staying.start("get", nginx.url("model.bin"), "-o", folder / "two")
     wait_until(lambda: server.metric("waiting_requests") == 2, what="the second client's wait")
     leaving.kill9(one)
@@ -97,7 +97,7 @@ def test_a_download_without_a_caller_stops_and_resumes(make_nginx, server, make_
     process = client.start("get", nginx.url("model.bin"), "-o", folder / "out")
     wait_until(lambda: server.metric("download_bytes_total") > 5 * CHUNK, 30, "some of it having been downloaded")
     client.kill9(process)
-    wait_until(lambda: server.metric("flights") == 0, what="the download's end")
+    wait_until(lambda: server.metric("flights_running") == 0, what="the download's end")
     client("get", nginx.url("model.bin"), "-o", folder / "out")
     assert sha256(folder / "out") == model.sha256
     assert server.metric("resumed_bytes_total") > 0

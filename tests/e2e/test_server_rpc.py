@@ -206,7 +206,7 @@ def test_waiting_clients_cost_little(make_server, slow):
     url = slow.url("model.bin")
     with Waiters(server, url, 1, 1):
         before, threads = server.memory(), server.threads()
-    wait_until(lambda: server.metric("flights") == 0, what="the end of the first")
+    wait_until(lambda: server.metric("flights_running") == 0, what="the end of the first")
     with Waiters(server, url, count, 50):
         assert (server.memory() - before) / count < memory_allowance(30000)
         assert server.threads() <= threads + 3
@@ -279,5 +279,5 @@ def test_calls_that_come_and_go(dial, stubs, server, nginx):
         thread.join()
     assert not wrong
     wait_until(lambda: server.metric("control_calls_open") == 0, 30, "the calls' end")
-    wait_until(lambda: server.metric("flights") == 0, 30, "the flights' end")
+    wait_until(lambda: server.metric("flights_running") == 0, 30, "the flights' end")
     assert not re.search(r"\berror\b", server.log_text())

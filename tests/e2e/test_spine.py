@@ -189,7 +189,7 @@ def test_sigterm_lets_transfers_end(make_nginx, make_client, server, folder):
     model = nginx.model("model.bin", 6 * CHUNK)
     client = make_client(server)
     process = client.start("get", nginx.url("model.bin"), "-o", folder / "out")
-    wait_until(lambda: server.metric("flights") == 1, what="the download's start")
+    wait_until(lambda: server.metric("flights_running") == 1, what="the download's start")
     assert server.stop() == OK
     result = client.finish(process)
     # Either the server finished it while it drained, or the client went to the origin: never an error, never wrong.

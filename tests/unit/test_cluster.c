@@ -440,6 +440,7 @@ static void an_object_is_read_by_its_digest(void **state) {
       modelcache__v1__fetch_request__unpack(NULL, f->script.request_size, f->script.request);
   assert_string_equal(request->url, URL);
   assert_true(request->follow);
+  assert_false(request->revalidate);
   assert_int_equal(request->known_digest.len, 0);
   modelcache__v1__fetch_request__free_unpacked(request, NULL);
 }
@@ -467,7 +468,7 @@ static void a_known_object_is_not_opened(void **state) {
   mc_source *source;
   mc_info info;
   mc_validators known = {.etag = "\"0\""};
-  mc_open_args args = {.url = URL, .known = &known, .known_size = SIZE, .known_digest = &digest};
+  mc_open_args args = {.url = URL, .known = &known, .known_size = SIZE, .known_digest = &digest, .revalidate = true};
   script(f, give_object_again, NULL);
   assert_int_equal(cluster_upstream_ops.source_open(f->upstream, &args, &source, &info, &forever, NULL), MC_OK);
   assert_true(info.unchanged);
@@ -477,6 +478,7 @@ static void a_known_object_is_not_opened(void **state) {
       modelcache__v1__fetch_request__unpack(NULL, f->script.request_size, f->script.request);
   assert_int_equal(request->known_digest.len, 32);
   assert_memory_equal(request->known_digest.data, digest.bytes, 32);
+  assert_true(request->revalidate);
   modelcache__v1__fetch_request__free_unpacked(request, NULL);
   /* Without its chunk table another one is of no use. */
   script(f, give_object_again, NULL);

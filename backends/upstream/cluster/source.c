@@ -162,11 +162,13 @@ static mc_status next_ticket(struct source *source, const mc_open_args *args, co
 }
 
 /* Call Fetch. With `known` the ticket for that digest comes without its chunk table. */
-static mc_status ask(struct source *source, const mc_digest *known, const mc_call *call, mc_error *err) {
+static mc_status ask(struct source *source, const mc_digest *known, bool revalidate, const mc_call *call,
+                     mc_error *err) {
   Modelcache__V1__FetchRequest request = MODELCACHE__V1__FETCH_REQUEST__INIT;
   mc_digest digest;
   request.url = source->url;
   request.follow = true;
+  request.revalidate = revalidate;
   if (known) {
     digest = *known;
     request.known_digest = (ProtobufCBinaryData){sizeof(digest.bytes), digest.bytes};
@@ -181,7 +183,7 @@ static mc_status ask_again(struct source *source, const mc_open_args *args, cons
   if (source->asked++ > source->cluster->retries) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service keeps losing the file");
   }
-  mc_status status = ask(source, source->chunks ? &source->digest : NULL, call, err);
+  mc_status status = ask(source, source->chunks ? &source->digest : NULL, false, call, err);
   return status ? status : next_ticket(source, args, call, err);
 }
 
@@ -230,7 +232,7 @@ mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_so
                               const mc_call *call, mc_error *err) {
   struct source *source = source_new((struct cluster *)self, args->url);
   if (!source) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
-  mc_status status = ask(source, args->known_digest, call, err);
+  mc_status status = ask(source, args->known_digest, args->revalidate, call, err);
   if (!status) status = await_ticket(source, args, call, err);
   if (!status) {
     fill_info(source, info);

@@ -61,6 +61,7 @@ typedef struct mc_open_args {
   const mc_validators *known; /* NULL, or the version that is at hand: say `unchanged` instead of opening it again */
   uint64_t known_size;
   const mc_digest *known_digest; /* NULL, or its digest, for an upstream that knows digests */
+  bool revalidate; /* for an upstream that is a cache: it has to ask its own upstream, however young its copy is */
   void (*progress)(void *user, const mc_upstream_progress *progress); /* may be NULL; from the calling thread */
   void *progress_user;
 } mc_open_args;
