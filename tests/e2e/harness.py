@@ -68,17 +68,25 @@ def wait_until(condition, timeout=10, what="the condition"):
         time.sleep(0.01)
 
 
+# Bound, so that no other test's free_port() finds the same, but not listening.
+reserved = []
+
+
 def free_port():
-    """A port that is free now, outside the range from which the kernel takes the ports of outgoing connections, so that
-    it is still free when a server that was killed comes back to it."""
+    """A port that is free, outside the range from which the kernel takes the ports of outgoing connections, and reserved
+    for a server that sets SO_REUSEADDR, as servers do: it is still free when one that was killed comes back to it."""
     low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for _ in range(1000):
         port = random.SystemRandom().randrange(max(10000, low - 20000), low)
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                sock.bind(("127.0.0.1", port))
-                return port
+        sock = socket.socket()
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            continue
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.append(sock)
+        return port
     raise RuntimeError("no free port")
 
 
