@@ -106,7 +106,6 @@ struct progress {
   char name[PRINTABLE_URL];
   bool quiet, terminal;
   int64_t begun_at, said_at;
-  uint64_t bytes; /* landed, when it last was told */
 };
 /* `number` of `count`, when there are several. */
 void progress_begin(struct progress *progress, const char *url, int number, int count, bool quiet);

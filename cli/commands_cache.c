@@ -182,11 +182,13 @@ static void print_status(json_t *status, const char *endpoint) {
   printf("folder       %s\n", text_of(status, "storage", text, sizeof(text)));
   print_tier(status, "storage");
   print_tier(status, "memory");
+  if (!endpoint) return; /* the rest is of this process, which has done nothing yet */
   printf("gets         %" PRIu64 ": %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " errors\n",
          counter(status, "gets_total"), counter(status, "hits_total"), counter(status, "misses_total"),
          counter(status, "get_errors_total"));
-  printf("downloaded   %s in %" PRIu64 " files, %s resumed\n", human_size(a, counter(status, "download_bytes_total")),
-         counter(status, "downloads_total"), human_size(b, counter(status, "resumed_bytes_total")));
+  printf("downloaded   %s in %" PRIu64 " downloads, %s resumed\n",
+         human_size(a, counter(status, "download_bytes_total")), counter(status, "downloads_total"),
+         human_size(b, counter(status, "resumed_bytes_total")));
   printf("served       %s\n", human_size(a, counter(status, "served_bytes_total")));
   if (counter(status, "corrupt_chunks_total")) {
     printf("corrupt      %" PRIu64 " chunks, found and mended\n", counter(status, "corrupt_chunks_total"));

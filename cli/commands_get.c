@@ -20,16 +20,10 @@ static bool keeps_nothing(const struct command_line *line) {
   return line->no_store || (line->options.storage && strcmp(line->options.storage, "none") == 0);
 }
 
-/* After a get that was interrupted. */
-static void say_what_is_kept(const struct command_line *line, uint64_t bytes) {
-  char size[SHORT_TEXT];
-  if (keeps_nothing(line)) return;
-  if (bytes) {
-    say("interrupted; the %s that had arrived are kept, and the same command goes on from there",
-        human_size(size, bytes));
-  } else {
-    say("interrupted; what had arrived is kept, and the same command goes on from there");
-  }
+/* After a get that was interrupted. How much has arrived is no answer: several pieces come at once, and those that are
+ * not whole go. */
+static void say_what_is_kept(const struct command_line *line) {
+  if (!keeps_nothing(line)) say("interrupted; each whole 4 MiB piece is kept, and the same command goes on from there");
 }
 
 /* ---- where files go ---- */
@@ -193,7 +187,7 @@ static int get_one(mc_cache *cache, const struct command_line *line, int number,
   mc_status status = mc_get(&file, cache, url, &options, &error);
   if (!status && to_stdout) status = copy_to_stdout(file, &error);
   progress_end(&progress);
-  if (status == MC_CANCELLED && mc_cancel_triggered(interrupted)) say_what_is_kept(line, progress.bytes);
+  if (status == MC_CANCELLED && mc_cancel_triggered(interrupted)) say_what_is_kept(line);
   int code = EXIT_DONE;
   if (status) {
     code = status == MC_CANCELLED ? EXIT_INTERRUPTED : fail(line, url, &error);
@@ -264,7 +258,7 @@ int command_tree(mc_cache *cache, const struct command_line *line) {
   mc_status status = mc_get_tree(&result, cache, url, path, &options, &error);
   progress_end(&progress);
   if (status == MC_CANCELLED && mc_cancel_triggered(interrupted)) {
-    say_what_is_kept(line, 0);
+    say_what_is_kept(line);
     return EXIT_INTERRUPTED;
   }
   if (status) return fail(line, url, &error);
@@ -294,7 +288,7 @@ static mc_status prefetch_here(mc_cache *cache, const struct command_line *line,
   mc_status status = mc_get(&file, cache, line->words[number], &options, err);
   progress_end(&progress);
   mc_file_release(file);
-  if (status == MC_CANCELLED) say_what_is_kept(line, progress.bytes);
+  if (status == MC_CANCELLED) say_what_is_kept(line);
   return status;
 }
 

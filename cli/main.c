@@ -43,8 +43,8 @@ static const struct command {
 static void print_exit_codes(void) {
   printf("\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied,\n"
          "5 unavailable or timed out (try again), 6 no space, 7 corrupt, 130 interrupted\n"
-         "(what has arrived is kept, the next get goes on from there). Of several URLs\n"
-         "that failed, the first one's code.\n");
+         "(each whole 4 MiB piece is kept, the next get goes on from there). Of several\n"
+         "URLs that failed, the first one's code.\n");
 }
 
 static int print_help(void) {

@@ -56,7 +56,8 @@ int fail(const struct command_line *line, const char *what, const mc_error *erro
                          mc_status_name(error->status), "message", json_text(message)));
   }
   printable_url(shown, sizeof(shown), what);
-  say("%s%s%s: %s", line->command, *shown ? " " : "", shown, message);
+  bool named = !*shown || strstr(message, shown); /* most messages name their URL */
+  say("%s%s%s: %s", line->command, named ? "" : " ", named ? "" : shown, message);
   return exit_code_of(error->status);
 }
 

@@ -138,7 +138,6 @@ static void render(char line[LINE_SIZE], const char *name, const mc_progress *ne
 static void tell(struct progress *progress, const char *name, const mc_progress *news) {
   char line[LINE_SIZE];
   int64_t now = now_ms();
-  progress->bytes = news->bytes;
   if (progress->quiet) return;
   if (progress->terminal) {
     render(line, name, news, terminal_width(), true, now - progress->begun_at);

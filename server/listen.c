@@ -91,6 +91,58 @@ mc_status listen_on(int *fd, int *port, const char *option, const char *address,
   return mc_error_errno(err, error, "listen", "%s: can't listen on '%.100s'", option, address);
 }
 
+/* ---- whose address ---- */
+
+/* The addresses of HOST:PORT, or NULL. */
+static struct addrinfo *addresses_of(const char *address, int flags) {
+  char host[256];
+  const char *colon = strrchr(address, ':');
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV}, *list = NULL;
+  if (!colon || (size_t)(colon - address) >= sizeof(host)) return NULL;
+  bool brackets = *address == '[' && colon[-1] == ']';
+  snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
+  return getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list) ? NULL : list;
+}
+
+static bool is_any(const struct sockaddr *address) {
+  if (address->sa_family == AF_INET6)
+    return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)address)->sin6_addr);
+  return ((const struct sockaddr_in *)address)->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+static int port_in(const struct sockaddr *address) {
+  return ntohs(address->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
+                                              : ((const struct sockaddr_in *)address)->sin_port);
+}
+
+/* Only an address of this machine can be bound. */
+static bool is_of_this_machine(const struct addrinfo *info) {
+  struct sockaddr_storage address = {0};
+  memcpy(&address, info->ai_addr, info->ai_addrlen);
+  if (address.ss_family == AF_INET6) ((struct sockaddr_in6 *)&address)->sin6_port = 0;
+  if (address.ss_family == AF_INET) ((struct sockaddr_in *)&address)->sin_port = 0;
+  int fd = socket(info->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  bool is = fd >= 0 && bind(fd, (struct sockaddr *)&address, info->ai_addrlen) == 0;
+  if (fd >= 0) close(fd);
+  return is;
+}
+
+bool listens_at(const char *endpoint, const char *address) {
+  const char *rest = strstr(endpoint, "://");
+  struct addrinfo *theirs = addresses_of(rest ? rest + 3 : endpoint, 0), *ours = addresses_of(address, AI_PASSIVE);
+  bool same = false;
+  for (const struct addrinfo *a = theirs; a && !same; a = a->ai_next) {
+    for (const struct addrinfo *b = ours; b && !same; b = b->ai_next) {
+      if (port_in(a->ai_addr) != port_in(b->ai_addr)) continue;
+      bool equal = a->ai_addrlen == b->ai_addrlen && memcmp(a->ai_addr, b->ai_addr, a->ai_addrlen) == 0;
+      same = equal || ((is_any(a->ai_addr) || is_any(b->ai_addr)) && is_of_this_machine(a));
+    }
+  }
+  if (theirs) freeaddrinfo(theirs);
+  if (ours) freeaddrinfo(ours);
+  return same;
+}
+
 /* ---- accepting ---- */
 
 /* Descriptors are given out from the lowest: this one tells how many are in use. */

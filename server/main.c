@@ -1,4 +1,5 @@
 /* modelcached: one cache, served to many. */
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -42,11 +43,33 @@ static void bound(char text[300], const char *address, int port) {
   snprintf(text, 300, "%.*s:%d", colon ? (int)(colon - address) : 0, address, port);
 }
 
+/* Where the port of HOST[:PORT] begins, with its colon; NULL: there is none. */
+static const char *port_in(const char *address) {
+  const char *bracket = *address == '[' ? strchr(address, ']') : NULL;
+  return strchr(bracket ? bracket : address, ':');
+}
+
+/* A client that is told of an address that can't be one gives up: better not to start. */
+static bool check_advertise(const char *address) {
+  const char *colon = address ? port_in(address) : NULL;
+  size_t host = colon ? (size_t)(colon - address) : address ? strlen(address) : 0;
+  bool brackets = host > 2 && *address == '[' && address[host - 1] == ']';
+  const char *port = colon ? colon + 1 : "1";
+  bool good = !address || (host > 0 && host < 256 && (brackets || !memchr(address, '[', host)) &&
+                           strcspn(address, " \t/@\"\\") == strlen(address) && strlen(port) < 6 && atoi(port) > 0 &&
+                           atoi(port) <= 65535 && strspn(port, "0123456789") == strlen(port));
+  if (!good) {
+    log_say(MC_LOG_ERROR, "advertise: '%.100s' is not HOST or HOST:PORT, such as cache1:7441 or [2001:db8::1]:7441",
+            address);
+  }
+  return good;
+}
+
 /* What tickets name: the data plane's own address, or what clients know it by. */
 static void data_endpoint(char text[300], const struct server_options *options, mc_server *data) {
   const char *endpoint = mc_server_endpoint(data), *port = strrchr(endpoint, ':'), *host = options->advertise;
   char name[256];
-  if (host && strchr(host, ':')) {
+  if (host && port_in(host)) {
     snprintf(text, 300, "tcp://%s", host);
   } else if (host) {
     snprintf(text, 300, "tcp://%s%s", host, port);
@@ -76,6 +99,7 @@ static int start(struct parts *parts, struct server_options *options) {
   serve.threads = options->data_threads;
   serve.max_connections = options->max_connections;
   options->cache.logger = (mc_logger){.log = log_write, .level = (mc_log_level)options->log_level};
+  if (!check_advertise(options->advertise)) return 2;
   if (mc_open_options(&parts->cache, &options->cache, &error)) return fail(&error);
   if (mc_serve(&parts->data, parts->cache, &serve, &error)) return fail(&error);
   data_endpoint(endpoint, options, parts->data);
@@ -83,16 +107,25 @@ static int start(struct parts *parts, struct server_options *options) {
     return fail(&error);
   }
   bound(control, options->control, control_port(parts->control));
+  const char *upper = options->cache.endpoint ? options->cache.endpoint : "";
+  if (*upper && listens_at(upper, control)) {
+    log_say(MC_LOG_ERROR,
+            "endpoint: %s is this server's own address: it would wait for itself; it comes from "
+            "--endpoint, MODELCACHE_ENDPOINT or the configuration",
+            upper);
+    return 2;
+  }
   if (options->web && strcmp(options->web, "none") != 0) {
     if (web_start(&parts->web, parts->cache, parts->data, parts->control, options->web, &error)) return fail(&error);
     bound(web, options->web, web_port(parts->web));
   }
   const char *data = mc_server_endpoint(parts->data) + strlen("tcp://");
   if (options->ports_file && write_ports(options->ports_file, control, data, web)) {
-    log_say(MC_LOG_ERROR, "can't write the ports file %s", options->ports_file);
+    log_say(MC_LOG_ERROR, "can't write the ports file %s: %s", options->ports_file, strerror(errno));
     return 1;
   }
-  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s", control, data, web, options->cache.storage);
+  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s%s%s", control, data, web, options->cache.storage,
+          *upper ? ", a client of " : "", upper);
   return 0;
 }
 

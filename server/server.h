@@ -32,6 +32,9 @@ void log_say(mc_log_level level, const char *format, ...) __attribute__((format(
 /* listen.c */
 /* A socket that listens on HOST:PORT, and its port. `option` is what messages call the address. */
 mc_status listen_on(int *fd, int *port, const char *option, const char *address, mc_error *err);
+/* Whether who connects to `endpoint` reaches what listens on `address`, HOST:PORT both. Looks names up, which blocks.
+ */
+bool listens_at(const char *endpoint, const char *address);
 /* A thread that gives each connection to `take`, which owns it then. Takes over `listener` if it starts. */
 struct acceptor;
 mc_status acceptor_start(struct acceptor **out, int listener, void (*take)(void *user, int fd), void *user,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/url.h"
 #include "engine/download.h"
 #include "engine/engine.h"
 #include "engine/promote.h"
@@ -333,6 +334,13 @@ static struct mc_request *take_waiters(struct flight *flight, mc_status status, 
   return taken;
 }
 
+/* A prefetch has nobody else to tell, and whoever runs a server sees no client's messages. */
+static void say_failed(const struct flight *flight, mc_status status, const mc_error *error) {
+  char url[256];
+  log_info(flight->cache->logger, ORIGIN, "%s is not to be had: %s", url_printable(url, sizeof(url), flight->url),
+           error && *error->message ? error->message : mc_status_name(status));
+}
+
 void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc_error *error) {
   struct mc_cache *cache = flight->cache;
   struct mc_request *request, *next;
@@ -342,6 +350,7 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   flight->joinable = false;
   struct mc_request *waiters = take_waiters(flight, status, file, error, &count);
   pthread_mutex_unlock(&cache->lock);
+  if (status && status != MC_CANCELLED) say_failed(flight, status, error);
   if (!status) stat_add(cache, mc_file_was_cached(file) ? STAT_HITS : STAT_MISSES, count);
   if (!status && count) promote_consider(cache, file);
   DL_FOREACH_SAFE(waiters, request, next) {

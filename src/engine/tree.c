@@ -309,18 +309,28 @@ static mc_status find_place(char **out, mc_cache *cache, const char *url, const 
   return MC_OK;
 }
 
-static mc_status prepare(struct tree *tree, const char *path, char **versions, mc_error *err) {
+/* Whether nothing is at `path`, or a link to one of our versions. A link of somebody else's is not ours to switch. */
+static bool is_free(const char *path, const char *versions) {
   struct stat st;
+  char target[4096];
+  if (lstat(path, &st)) return true;
+  ssize_t length = S_ISLNK(st.st_mode) ? readlink(path, target, sizeof(target) - 1) : -1;
+  const char *slash = strrchr(versions, '/'), *name = slash ? slash + 1 : versions;
+  size_t size = strlen(name);
+  return length > (ssize_t)size && memcmp(target, name, size) == 0 && target[size] == '/';
+}
+
+static mc_status prepare(struct tree *tree, const char *path, char **versions, mc_error *err) {
   char owner[OWNER_SIZE];
   const char *slash = strrchr(path, '/');
   uint32_t number;
   owner_name(owner);
   random_bytes(&number, sizeof(number));
-  if (lstat(path, &st) == 0 && !S_ISLNK(st.st_mode)) {
+  *versions = slash ? format_str("%.*s/.%s.mc", (int)(slash - path), path, slash + 1) : format_str(".%s.mc", path);
+  if (*versions && !is_free(path, *versions)) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, "tree",
                         "%s is there already and is not a tree of this cache; name a path that is free", path);
   }
-  *versions = slash ? format_str("%.*s/.%s.mc", (int)(slash - path), path, slash + 1) : format_str(".%s.mc", path);
   tree->stage = *versions ? format_str("%s/stage.%s.%08x", *versions, owner, number) : NULL;
   int error = tree->stage ? mkdir_all(tree->stage, 0755) : ENOMEM;
   return error ? mc_error_errno(err, error, "tree", "can't make a folder for %s", path) : MC_OK;

@@ -104,6 +104,8 @@ def test_a_file_the_environment_and_flags(folder):
         (["--control", "192.0.2.1:7440"], "not an address of this machine"),
         (["--web", "nowhere.invalid:1"], "nowhere.invalid"),
         (["--low-watermark", "99"], "low_watermark"),
+        (["--advertise", "cache:port"], "advertise: 'cache:port' is not HOST or HOST:PORT"),
+        (["--advertise", "2001:db8::1"], "[2001:db8::1]:7441"),
     ],
 )
 def test_mistakes_are_one_clear_line(folder, args, said):
@@ -114,6 +116,21 @@ def test_mistakes_are_one_clear_line(folder, args, said):
     assert err.count("\n") == 1
     assert not out
     assert "SECRET" not in err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("scheme", ["", "modelcache://"])
+def test_a_server_is_no_client_of_itself(folder, host, scheme):
+    """MODELCACHE_ENDPOINT is set for clients, and the server is started in the same environment: it would wait for itself."""
+    port = free_port()
+    code, _, err = run(
+        folder,
+        *("--control", f"{host}:{port}", "--data", "127.0.0.1:0", "--web", "none", "--storage", folder / "s"),
+        env={"MODELCACHE_ENDPOINT": f"{scheme}127.0.0.1:{port}"},
+    )
+    assert code == USAGE, err
+    assert "own address" in err and "MODELCACHE_ENDPOINT" in err
+    assert err.count("\n") == 1
 
 
 def test_a_mistake_in_a_file_names_its_line(folder):

@@ -108,6 +108,12 @@ def test_stat_ls_evict(nginx, client, server, folder):
     assert nginx.bytes_sent("dir/model.bin") == 2 * model.size
 
 
+def test_a_prefetch_that_fails_is_in_the_log(nginx, client, server):
+    client("prefetch", nginx.url("nowhere.bin"))
+    wait_until(lambda: "nowhere.bin is not to be had" in server.log_text(), what="a word about it")
+    assert "404" in server.log_text()
+
+
 def test_prefetch_downloads_behind_the_callers_back(nginx, client, server, folder):
     model = nginx.model("model.bin", 3 * CHUNK)
     client("prefetch", nginx.url("model.bin"))

@@ -90,6 +90,15 @@ def test_a_folder_that_is_no_tree_is_left_alone(nginx, local, folder):
     assert not target.is_symlink()
 
 
+def test_a_link_that_is_not_ours_is_left_alone(nginx, local, folder):
+    make_tree(nginx, "tree", 1, 1)
+    (folder / "elsewhere").mkdir()
+    (folder / "link").symlink_to(folder / "elsewhere")
+    assert "not a tree" in local("tree", nginx.url("tree/"), folder / "link", code=USAGE).err
+    assert os.readlink(folder / "link") == str(folder / "elsewhere")
+    assert not list((folder / "elsewhere").iterdir())
+
+
 def test_a_missing_tree(nginx, local, folder):
     local("tree", nginx.url("nowhere/"), folder / "tree", code=MISSING)
     assert not (folder / "tree").is_symlink()
