@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import socket
+import struct
 import subprocess
 import threading
 
@@ -228,6 +229,22 @@ def test_a_dead_origin_does_not_hold_the_end(make_server, make_client):
         server.process.terminate()
         assert server.process.wait(20 * SLOWNESS) == 0
         client.kill9(process)
+
+
+def test_metrics_outlive_the_calls(make_server, make_client, nginx, folder):
+    """A transfer holds the end, while there is no control plane any more."""
+    model = nginx.model("model.bin", 64 * MIB)
+    server = make_server("--drain", "10m", "--stall-timeout", "10m")
+    make_client(server)("get", nginx.url("model.bin"), "-o", folder / "copy")
+    digest = bytes.fromhex(model.sha256)
+    with socket.create_connection(server.data.split(":"), timeout=10 * SLOWNESS) as held:
+        held.sendall(struct.pack("<4sBBBBIIQQ32s", b"MCDP", 1, 1, 0, 1, 1, 0, 0, model.size, digest))
+        assert held.recv(64), "the transfer has begun"
+        server.process.terminate()
+        wait_until(lambda: server.metric("control_calls_total") == 0, what="the control plane's end")
+        assert server.metric("served_bytes_total") > 0
+        assert server.page("/readyz").status_code == 503
+    assert server.process.wait(20 * SLOWNESS) == 0
 
 
 # ---- systemd ----
