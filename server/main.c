@@ -45,8 +45,11 @@ static void bound(char text[300], const char *address, int port) {
 /* What tickets name: the data plane's own address, or what clients know it by. */
 static void data_endpoint(char text[300], const struct server_options *options, mc_server *data) {
   const char *endpoint = mc_server_endpoint(data), *port = strrchr(endpoint, ':'), *host = options->advertise;
+  const char *colon = host ? strchr(host, ':') : NULL;
   char name[256];
-  if (host && strchr(host, ':')) {
+  if (colon && *host != '[' && strchr(colon + 1, ':')) { /* an IPv6 address alone */
+    snprintf(text, 300, "tcp://[%s]%s", host, port);
+  } else if (colon && host[strlen(host) - 1] != ']') {
     snprintf(text, 300, "tcp://%s", host);
   } else if (host) {
     snprintf(text, 300, "tcp://%s%s", host, port);

@@ -175,6 +175,15 @@ def test_connections_beyond_the_descriptors_do_not_end_it(processes, folder, mak
     assert server.log_text().count("descriptors are in use") == 1
 
 
+@pytest.mark.parametrize("host", ["localhost", "localhost:{port}", "[::1]", "::1", "[::1]:{port}"])
+def test_it_is_reached_as_it_is_advertised(make_server, make_client, nginx, folder, host):
+    model = nginx.model("model.bin", MIB)
+    port = free_port()
+    server = make_server("--data", f"[::]:{port}", "--advertise", host.format(port=port))
+    make_client(server, MODELCACHE_FALLBACK="no")("get", nginx.url("model.bin"), "-o", folder / "copy")
+    assert sha256(folder / "copy") == model.sha256
+
+
 # ---- the end ----
 
 
