@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aside.h"
 #include "internal.h"
 
 /* A copy of the first of these variables that is set and not empty, or of `fallback`. */
@@ -43,7 +44,8 @@ void http_settings_free(struct http_settings *settings) {
 
 bool http_settings_apply(const struct http_settings *settings, CURL *easy, const char *url) {
   bool secure = curl_strnequal(url, "https:", 6);
-  bool good = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms) == CURLE_OK &&
+  bool good = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                               aside_connect_timeout_ms(settings->connect_timeout_ms)) == CURLE_OK &&
               curl_easy_setopt(easy, CURLOPT_USERAGENT, settings->user_agent) == CURLE_OK;
   /* Set also when they are empty: libcurl would look into the environment by itself. */
   good = good && curl_easy_setopt(easy, CURLOPT_PROXY, secure ? settings->secure_proxy : settings->proxy) == CURLE_OK &&
