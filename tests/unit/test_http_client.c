@@ -231,6 +231,23 @@ static void redirects(void **state) {
   end(&f);
 }
 
+static void redirects_lead_to_schemes_that_are_allowed(void **state) {
+  (void)state;
+  struct fixture f;
+  for (int i = 0; i < 2; i++) {
+    mc_upstream_config config = usual();
+    config.schemes = i ? "file, http" : "https,file";
+    begin(&f);
+    http_client_free(f.client);
+    assert_int_equal(http_client_new(&f.client, &config, NULL), MC_OK);
+    http_server_script(&f.server, "HTTP/1.1 302 -\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n");
+    http_server_script(&f.server, OK_4);
+    assert_int_equal(ask(&f, "GET", "/"), i ? MC_OK : MC_PERMISSION_DENIED);
+    assert_int_equal(http_server_asked(&f.server), i + 1);
+    end(&f);
+  }
+}
+
 static const char *const refused[] = {
     "http://169.254.169.254/latest/",
     "http://169.254.0.1/",
@@ -474,6 +491,7 @@ int main(void) {
       TEST(heads_are_bounded),
       TEST(answers_that_are_none),
       TEST(redirects),
+      TEST(redirects_lead_to_schemes_that_are_allowed),
       TEST(link_local_addresses_are_refused),
       TEST(names_of_link_local_addresses_are_refused),
       TEST(a_name_is_not_waited_for_longer_than_asked),

@@ -385,7 +385,7 @@ mc_status http_perform(struct http_client *client, const struct http_request *re
       status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s redirects more than %d times",
                             url_printable(shown, sizeof(shown), request->url), MAX_REDIRECTS);
     } else {
-      status = http_redirect(&url, handle->easy, request->url, err);
+      status = http_redirect(&url, &client->settings, handle->easy, request->url, err);
     }
   }
   free(url);

@@ -28,13 +28,16 @@ bool http_settings_read(struct http_settings *settings, const mc_upstream_config
                                      .allow_link_local = config->allow_link_local,
                                      .logger = config->logger};
   settings->user_agent = strdup(config->user_agent ? config->user_agent : "modelcache");
-  return settings->user_agent && read_variable(&settings->proxy, plain, "") &&
-         read_variable(&settings->secure_proxy, secure, "") && read_variable(&settings->no_proxy, none, "") &&
-         read_variable(&settings->ca_file, file, NULL) && read_variable(&settings->ca_folder, folder, NULL);
+  settings->schemes = config->schemes ? strdup(config->schemes) : NULL;
+  return settings->user_agent && (settings->schemes || !config->schemes) &&
+         read_variable(&settings->proxy, plain, "") && read_variable(&settings->secure_proxy, secure, "") &&
+         read_variable(&settings->no_proxy, none, "") && read_variable(&settings->ca_file, file, NULL) &&
+         read_variable(&settings->ca_folder, folder, NULL);
 }
 
 void http_settings_free(struct http_settings *settings) {
   free(settings->user_agent);
+  free(settings->schemes);
   free(settings->proxy);
   free(settings->secure_proxy);
   free(settings->no_proxy);
