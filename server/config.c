@@ -33,7 +33,7 @@ static const mc_option_row own_rows[] = {
         "the form of the log on stderr"),
     ROW(log_level, "LOG_LEVEL", log_level, MC_OPTION_CHOICE, "info", "error|warn|info|debug", 0, 0, "",
         "the least urgent messages that are logged"),
-    ROW(drain, "DRAIN", drain_ms, MC_OPTION_DURATION, "30s", NULL, 0, 0, "duration",
+    ROW(drain, "DRAIN", drain_ms, MC_OPTION_DURATION, "30s", NULL, 0, 7 * 86400000LL, "duration",
         "on SIGTERM, how long calls and transfers under way may take to end"),
     ROW(max_connections, "MAX_CONNECTIONS", max_connections, MC_OPTION_COUNT, "4096", NULL, 1, 0, "",
         "connections to the data plane"),

@@ -514,7 +514,7 @@ mc_status control_start(struct control **out, mc_cache *cache, const char *addre
   }
   if (!status) status = start_listening(control, address, err);
   if (status) {
-    control_stop(control, 0);
+    if (control_stop(control, 0)) control_free(control);
     return status;
   }
   *out = control;
@@ -579,10 +579,14 @@ bool control_stop(struct control *control, int64_t drain_ms) {
   grpc_server_destroy(control->server);
   grpc_server_credentials_release(control->credentials);
   grpc_shutdown();
+  return true;
+}
+
+void control_free(struct control *control) {
+  if (!control) return;
   guard_free(control->guard);
   jobs_free(control->jobs);
   pthread_mutex_destroy(&control->lock);
   pthread_cond_destroy(&control->room);
   free(control);
-  return true;
 }

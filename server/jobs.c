@@ -16,7 +16,8 @@ struct lane_state {
   pthread_cond_t wake;
   struct job *waiting;
   uint32_t count;
-  struct job *running[MAX_THREADS]; /* by thread; NULL: idle */
+  bool busy[MAX_THREADS];       /* by thread */
+  uint64_t origin[MAX_THREADS]; /* of its job, which may be gone before the thread says so */
   pthread_t threads[MAX_THREADS];
   uint32_t thread_count, idle;
 };
@@ -52,7 +53,7 @@ struct jobs *jobs_new(void) {
 static bool must_wait(const struct lane_state *lane, const struct job *job) {
   uint32_t same = 0;
   if (job->lane != LANE_UPSTREAM) return false;
-  for (uint32_t i = 0; i < lane->thread_count; i++) same += lane->running[i] && lane->running[i]->origin == job->origin;
+  for (uint32_t i = 0; i < lane->thread_count; i++) same += lane->busy[i] && lane->origin[i] == job->origin;
   return same >= MAX_PER_ORIGIN;
 }
 
@@ -77,11 +78,12 @@ static void *thread_main(void *arg) {
   for (;;) {
     struct job *job = take(lane);
     if (job) {
-      lane->running[start.number] = job;
+      lane->busy[start.number] = true;
+      lane->origin[start.number] = job->origin;
       pthread_mutex_unlock(&jobs->lock);
       job->run(job);
       pthread_mutex_lock(&jobs->lock);
-      lane->running[start.number] = NULL;
+      lane->busy[start.number] = false;
       continue;
     }
     if (jobs->stopping && !lane->waiting) break;

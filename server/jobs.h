@@ -9,7 +9,7 @@
  * others from their answers. */
 enum lane { LANE_LOCAL, LANE_LISTS, LANE_UPSTREAM, LANE_COUNT };
 
-/* A job is embedded in what it works on. */
+/* A job is embedded in what it works on, which `run` may free. */
 struct job {
   void (*run)(struct job *job);
   enum lane lane;

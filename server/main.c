@@ -143,6 +143,8 @@ static void stop(struct parts *parts, int64_t drain_ms) {
     log_say(MC_LOG_WARN, "a call to an origin does not end; stopped without it");
     _exit(0);
   }
+  web_forget(parts->web);
+  control_free(parts->control);
   int64_t left = deadline - now_ms();
   mc_server_close(parts->data, left > 0 ? left : 0);
   web_stop(parts->web);

@@ -249,16 +249,21 @@ struct listing {
   EntryMessage *entry_list[BATCH];
   Modelcache__V1__Listed listed[BATCH];
   Modelcache__V1__Listed *listed_list[BATCH];
-  bool cut;
+  mc_status cut; /* why it ended before its end */
 };
+
+static void forget_batch(struct listing *listing) {
+  Modelcache__V1__ListResponse *response = &listing->response;
+  for (size_t i = 0; i < response->n_entries; i++) free(listing->entries[i].message.url);
+  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].path);
+  response->n_entries = response->n_listed = 0;
+}
 
 static bool flush(struct listing *listing) {
   Modelcache__V1__ListResponse *response = &listing->response;
   bool sent = call_wait(listing->call, BATCHES_AHEAD, SLOW_MS) && call_send(listing->call, &response->base);
-  for (size_t i = 0; i < response->n_entries; i++) free(listing->entries[i].message.url);
-  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].path);
-  response->n_entries = response->n_listed = 0;
-  listing->cut |= !sent;
+  forget_batch(listing);
+  if (!sent) listing->cut = MC_RESOURCE_EXHAUSTED;
   return sent;
 }
 
@@ -271,7 +276,10 @@ static bool list_entry(void *user, const mc_entry *entry) {
   size_t url = strlen(entry->url) + 1;
   size_t aligned = (url + 7) & ~(size_t)7;
   char *copy = malloc(aligned + sizeof(mc_validators) + sizeof(mc_digest));
-  if (!copy) return false;
+  if (!copy) {
+    listing->cut = MC_NO_MEMORY;
+    return false;
+  }
   mc_validators *validators = (mc_validators *)(void *)(copy + aligned);
   memcpy(copy, entry->url, url);
   *validators = entry->validators;
@@ -292,7 +300,10 @@ static bool list_listed(void *user, const mc_listed *listed) {
   Modelcache__V1__Listed *to = &listing->listed[i];
   modelcache__v1__listed__init(to);
   to->path = strdup(listed->path);
-  if (!to->path) return false;
+  if (!to->path) {
+    listing->cut = MC_NO_MEMORY;
+    return false;
+  }
   if (listed->size != MC_SIZE_UNKNOWN) {
     to->has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
     to->size = listed->size;
@@ -319,11 +330,13 @@ static void work_list(struct call *call, const ProtobufCMessage *body) {
   int64_t timeout = timeout_or(call, LIST_MS);
   mc_status status = message->origin ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
                                      : mc_list(cache, message->prefix, list_entry, listing, timeout, &error);
-  flush(listing);
+  if (!listing->cut) flush(listing);
   if (!status && listing->cut) {
-    status =
-        mc_error_set(&error, MC_RESOURCE_EXHAUSTED, "control", "the client reads its list too slowly, or not at all");
+    status = mc_error_set(&error, listing->cut, "control", "%s",
+                          listing->cut == MC_NO_MEMORY ? "no memory for a list"
+                                                       : "the client reads its list too slowly, or not at all");
   }
+  forget_batch(listing);
   free(listing);
   call_finish(call, status, &error);
 }

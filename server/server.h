@@ -52,9 +52,11 @@ int control_port(const struct control *control);
 void control_stats(const struct control *control, uint64_t *calls, uint64_t *errors, uint64_t *open);
 /* From now on the health service says NOT_SERVING. */
 void control_drain(struct control *control);
-/* Take no more calls, let those that run end for up to drain_ms, then cancel them, and free it. false: a thread still
- * waits for an upstream; then nothing that it uses may be freed. */
+/* Take no more calls, let those that run end for up to drain_ms, then cancel them. false: a thread still waits for an
+ * upstream; then nothing that it uses may be freed. */
 bool control_stop(struct control *control, int64_t drain_ms);
+/* Once it has stopped. NULL is fine. */
+void control_free(struct control *control);
 
 /* web.c: /healthz, /readyz, /metrics. */
 struct web;
@@ -65,6 +67,8 @@ mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const st
 void web_stats(mc_stat_row rows[MAX_STATS], mc_cache *cache, const mc_server *data, const struct control *control);
 int web_port(const struct web *web);
 void web_drain(struct web *web);
+/* The planes are about to be freed: from now on their metrics are 0. */
+void web_forget(struct web *web);
 void web_stop(struct web *web);
 
 #endif

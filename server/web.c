@@ -1,4 +1,5 @@
 /* Health and metrics over HTTP. */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +15,9 @@
 
 struct web {
   mc_cache *cache;
+  pthread_mutex_t lock; /* outermost */
   mc_server *data;
-  const struct control *control;
+  const struct control *control; /* these two under the lock; NULL once they are forgotten */
   struct MHD_Daemon *daemon;
   int port;
   atomic_bool draining;
@@ -49,7 +51,9 @@ static enum MHD_Result metrics(struct web *web, struct MHD_Connection *connectio
   mc_stat_row rows[MAX_STATS];
   char *text = malloc(METRICS_MAX);
   if (!text) return answer(connection, 500, "no memory\n");
+  pthread_mutex_lock(&web->lock);
   web_stats(rows, web->cache, web->data, web->control);
+  pthread_mutex_unlock(&web->lock);
   size_t used = (size_t)snprintf(text, METRICS_MAX,
                                  "# HELP modelcache_build_info the version, in a label\n"
                                  "# TYPE modelcache_build_info gauge\nmodelcache_build_info{version=\"%s\"} 1\n",
@@ -98,6 +102,7 @@ mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const st
     web->data = data;
     web->control = control;
     web->port = port;
+    pthread_mutex_init(&web->lock, NULL);
     web->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, 0, NULL, NULL, handle, web,
                                    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, MAX_WEB_CONNECTIONS,
                                    MHD_OPTION_CONNECTION_TIMEOUT, 15u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
@@ -105,6 +110,7 @@ mc_status web_start(struct web **out, mc_cache *cache, mc_server *data, const st
   }
   if (!web || !web->daemon) {
     close(fd);
+    if (web) pthread_mutex_destroy(&web->lock);
     free(web);
     return mc_error_set(err, MC_NO_MEMORY, "web", "no memory, or no thread, for the web pages");
   }
@@ -120,8 +126,17 @@ void web_drain(struct web *web) {
   if (web) atomic_store(&web->draining, true);
 }
 
+void web_forget(struct web *web) {
+  if (!web) return;
+  pthread_mutex_lock(&web->lock);
+  web->control = NULL;
+  web->data = NULL;
+  pthread_mutex_unlock(&web->lock);
+}
+
 void web_stop(struct web *web) {
   if (!web) return;
   MHD_stop_daemon(web->daemon);
+  pthread_mutex_destroy(&web->lock);
   free(web);
 }

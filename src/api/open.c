@@ -139,7 +139,8 @@ static mc_status add_upstream(struct mc_cache *cache, const mc_upstream_ops *ops
                                .user_agent = "modelcache/0.1.0",
                                .logger = cache->logger,
                                .transports = cache->transports,
-                               .transport_count = cache->transport_count};
+                               .transport_count = cache->transport_count,
+                               .schemes = cache->options.schemes};
   status = ops->open(&cache->upstreams[cache->upstream_count], &config, err);
   if (!status) cache->upstream_count++;
   return status;

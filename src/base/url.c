@@ -294,6 +294,17 @@ char *url_join(const char *url, const char *path) {
   return joined;
 }
 
+bool scheme_is_listed(const char *list, const char *scheme) {
+  size_t length = strlen(scheme);
+  for (const char *at = list; at && *at;) {
+    at += strspn(at, ", ");
+    size_t size = strcspn(at, ", ");
+    if (size == length && strncmp(at, scheme, size) == 0) return true;
+    at += size;
+  }
+  return false;
+}
+
 bool path_is_safe(const char *path) {
   size_t length = strlen(path);
   if (length == 0 || length > PATH_MAX_SAFE) return false;

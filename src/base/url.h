@@ -39,4 +39,7 @@ char *url_join(const char *url, const char *path);
  * backslash, no control character, no part over 255 bytes, at most 4096 bytes in all. */
 bool path_is_safe(const char *path);
 
+/* Whether a list, with commas between, names a scheme. */
+bool scheme_is_listed(const char *list, const char *scheme);
+
 #endif

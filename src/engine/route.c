@@ -9,17 +9,6 @@
 
 #define MAX_RESTARTS 3 /* when the content changes while it is read */
 
-static bool scheme_listed(const char *list, const char *scheme) {
-  size_t length = strlen(scheme);
-  for (const char *at = list; at && *at;) {
-    at += strspn(at, ", ");
-    size_t size = strcspn(at, ", ");
-    if (size == length && strncmp(at, scheme, size) == 0) return true;
-    at += size;
-  }
-  return false;
-}
-
 static bool takes_scheme(const mc_upstream_ops *ops, const char *scheme) {
   for (const char *const *at = ops->schemes; *at; at++) {
     if (strcmp(*at, "*") == 0 || strcmp(*at, scheme) == 0) return true;
@@ -31,7 +20,7 @@ mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_
                 mc_error *err) {
   char scheme[16] = "";
   memcpy(scheme, url, strcspn(url, ":") < sizeof(scheme) ? strcspn(url, ":") : 0);
-  bool allowed = scheme_listed(cache->options.schemes, scheme), known = false;
+  bool allowed = scheme_is_listed(cache->options.schemes, scheme), known = false;
   *count = 0;
   for (size_t i = 0; i < cache->upstream_count; i++) {
     mc_upstream *upstream = cache->upstreams[i];

@@ -363,6 +363,20 @@ static void entries_have_a_maximum(void **state) {
   assert_int_equal(again.token, held.token);
 }
 
+static void an_overdue_claim_outlasts_a_full_table(void **state) {
+  struct world *world = *state;
+  if (world->ops->flags & MC_COORDINATION_SHARED) return;
+  open_members(world, 1, 4);
+  char key[KEY_SIZE];
+  mc_claim held = claim(world->a, key_of(key, world, "claimed"));
+  usleep(5000);
+  for (unsigned i = 0; i < 10; i++) {
+    assert_int_equal(publish(world->a, world, (char[]){(char)('0' + i), 0}, 0, i + 1), MC_OK);
+  }
+  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL), MC_OK);
+  world->ops->abandon(world->a, key, held.token);
+}
+
 /* ---- claims ---- */
 
 static void a_claim_is_one_members(void **state) {
@@ -709,6 +723,7 @@ static int run(const struct place *place) {
       TEST(list_finds_by_prefix),
       TEST(list_is_whole_while_others_publish),
       TEST(entries_have_a_maximum),
+      TEST(an_overdue_claim_outlasts_a_full_table),
       TEST(a_claim_is_one_members),
       TEST(what_is_claimed_is_left_alone),
       TEST(a_stale_token_does_nothing),

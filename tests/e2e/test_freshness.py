@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from harness import CHUNK, MIB, MISSING, UNAVAILABLE, object_files, sha256, wait_until
+from harness import CHUNK, MIB, MISSING, SLOWNESS, UNAVAILABLE, object_files, sha256, wait_until
 
 ALWAYS = ("--revalidate-after", "1ms")
 
@@ -105,7 +105,7 @@ def test_stale_while_revalidate(nginx, make_server, make_client, folder):
 
 
 def test_404_is_remembered_for_a_while(nginx, make_server, make_client, folder):
-    server = make_server("--negative-ttl", "2s")
+    server = make_server("--negative-ttl", f"{2 * SLOWNESS}s")
     for _ in range(3):
         make_client(server)("get", nginx.url("late.bin"), "-o", folder / "out", code=MISSING)
     assert len(nginx.requests("late.bin")) == 1

@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import socket
+import struct
 import subprocess
 import threading
 
@@ -191,6 +192,15 @@ def test_connections_beyond_the_descriptors_do_not_end_it(processes, folder, mak
     assert server.log_text().count("descriptors are in use") == 1
 
 
+@pytest.mark.parametrize("host", ["localhost", "localhost:{port}", "[::1]", "[::1]:{port}"])
+def test_it_is_reached_as_it_is_advertised(make_server, make_client, nginx, folder, host):
+    model = nginx.model("model.bin", MIB)
+    port = free_port()
+    server = make_server("--data", f"[::]:{port}", "--advertise", host.format(port=port))
+    make_client(server, MODELCACHE_FALLBACK="no")("get", nginx.url("model.bin"), "-o", folder / "copy")
+    assert sha256(folder / "copy") == model.sha256
+
+
 # ---- the end ----
 
 
@@ -245,6 +255,22 @@ def test_a_dead_origin_does_not_hold_the_end(make_server, make_client):
         server.process.terminate()
         assert server.process.wait(20 * SLOWNESS) == 0
         client.kill9(process)
+
+
+def test_metrics_outlive_the_calls(make_server, make_client, nginx, folder):
+    """A transfer holds the end, while there is no control plane any more."""
+    model = nginx.model("model.bin", 64 * MIB)
+    server = make_server("--drain", "10m", "--stall-timeout", "10m")
+    make_client(server)("get", nginx.url("model.bin"), "-o", folder / "copy")
+    digest = bytes.fromhex(model.sha256)
+    with socket.create_connection(server.data.split(":"), timeout=10 * SLOWNESS) as held:
+        held.sendall(struct.pack("<4sBBBBIIQQ32s", b"MCDP", 1, 1, 0, 1, 1, 0, 0, model.size, digest))
+        assert held.recv(64), "the transfer has begun"
+        server.process.terminate()
+        wait_until(lambda: server.metric("control_calls_total") == 0, what="the control plane's end")
+        assert server.metric("served_bytes_total") > 0
+        assert server.page("/readyz").status_code == 503
+    assert server.process.wait(20 * SLOWNESS) == 0
 
 
 # ---- systemd ----

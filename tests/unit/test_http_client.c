@@ -8,6 +8,7 @@
 
 #include <dlfcn.h>
 #include <netdb.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -230,6 +231,23 @@ static void redirects(void **state) {
   end(&f);
 }
 
+static void redirects_lead_to_schemes_that_are_allowed(void **state) {
+  (void)state;
+  struct fixture f;
+  for (int i = 0; i < 2; i++) {
+    mc_upstream_config config = usual();
+    config.schemes = i ? "file, http" : "https,file";
+    begin(&f);
+    http_client_free(f.client);
+    assert_int_equal(http_client_new(&f.client, &config, NULL), MC_OK);
+    http_server_script(&f.server, "HTTP/1.1 302 -\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n");
+    http_server_script(&f.server, OK_4);
+    assert_int_equal(ask(&f, "GET", "/"), i ? MC_OK : MC_PERMISSION_DENIED);
+    assert_int_equal(http_server_asked(&f.server), i + 1);
+    end(&f);
+  }
+}
+
 static const char *const refused[] = {
     "http://169.254.169.254/latest/",
     "http://169.254.0.1/",
@@ -266,6 +284,8 @@ static void link_local_addresses_are_refused(void **state) {
   end(&f);
 }
 
+static sem_t answers; /* of the resolver, about slow.test */
+
 /* In the place of libc's, for libcurl: names of such addresses. */
 __attribute__((visibility("default"))) int getaddrinfo(const char *name, const char *service,
                                                        const struct addrinfo *hints, struct addrinfo **out) {
@@ -273,6 +293,11 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *name, const c
   *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
   if (name && strcmp(name, "metadata.test") == 0) name = "169.254.169.254";
   if (name && strcmp(name, "metadata6.test") == 0) name = "fd00:ec2::254";
+  if (name && strcmp(name, "slow.test") == 0) {
+    while (sem_wait(&answers)) continue;
+    sem_post(&answers);
+    name = "127.0.0.1";
+  }
   return real(name, service, hints, out);
 }
 
@@ -286,6 +311,34 @@ static void names_of_link_local_addresses_are_refused(void **state) {
   http_server_script(&f.server, "HTTP/1.1 302 -\r\nLocation: http://metadata.test/\r\nContent-Length: 0\r\n\r\n");
   assert_int_equal(ask(&f, "HEAD", "/"), MC_PERMISSION_DENIED);
   end(&f);
+}
+
+static void a_name_is_not_waited_for_longer_than_asked(void **state) {
+  (void)state;
+  struct fixture f;
+  struct http_request request = {.method = "GET", .url = "http://slow.test:9/"};
+  mc_call hurried = {0, NULL};
+  sem_init(&answers, 0, 0);
+  begin(&f);
+  for (int i = 0; i < 3; i++) {
+    hurried.deadline = deadline_in_ms(50);
+    assert_int_equal(http_perform(f.client, &request, &f.head, &hurried, &f.err), MC_DEADLINE_EXCEEDED);
+  }
+  assert_int_equal(ask(&f, "GET", "http://slow.test:9/"), MC_UNAVAILABLE); /* the stall timeout */
+  http_server_script(&f.server, OK_4);
+  assert_int_equal(ask(&f, "GET", "/"), MC_OK);
+  sem_post(&answers);
+  http_client_free(f.client); /* which waits for libcurl's threads */
+  while (sem_wait(&answers)) continue;
+  mc_upstream_config config = usual();
+  config.stall_timeout_ms = 60000;
+  config.connect_timeout_ms = 50;
+  assert_int_equal(http_client_new(&f.client, &config, NULL), MC_OK);
+  assert_int_equal(ask(&f, "GET", "http://slow.test:9/"), MC_UNAVAILABLE);
+  assert_non_null(strstr(f.err.message, "not found in time"));
+  sem_post(&answers);
+  end(&f);
+  sem_destroy(&answers);
 }
 
 /* The proxy would connect to them for us. */
@@ -438,8 +491,10 @@ int main(void) {
       TEST(heads_are_bounded),
       TEST(answers_that_are_none),
       TEST(redirects),
+      TEST(redirects_lead_to_schemes_that_are_allowed),
       TEST(link_local_addresses_are_refused),
       TEST(names_of_link_local_addresses_are_refused),
+      TEST(a_name_is_not_waited_for_longer_than_asked),
       TEST(also_behind_a_proxy),
       TEST(each_redirect_takes_its_own_proxy),
       TEST(variables_are_those_of_curl),

@@ -74,6 +74,24 @@ static void an_origin_gets_a_share(void **state) {
   jobs_free(jobs);
 }
 
+static void run_freed(struct job *job) {
+  free(job);
+}
+
+/* For the sanitizers: what is gone is not looked at when the next ones are chosen. */
+static void a_job_may_free_itself(void **state) {
+  (void)state;
+  struct jobs *jobs = jobs_new();
+  for (int i = 0; i < 2000; i++) {
+    struct job *job = malloc(sizeof(*job));
+    assert_non_null(job);
+    *job = (struct job){.run = run_freed, .lane = LANE_UPSTREAM, .origin = (uint64_t)i % 3};
+    if (!jobs_submit(jobs, job)) free(job);
+  }
+  assert_true(jobs_stop(jobs, after(60 * SECOND)));
+  jobs_free(jobs);
+}
+
 static void there_is_a_limit(void **state) {
   (void)state;
   enum { MOST = 5000 };
@@ -119,9 +137,8 @@ static void nothing_to_do_is_fine(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(an_origin_gets_a_share),
-      cmocka_unit_test(there_is_a_limit),
-      cmocka_unit_test(a_stop_has_a_deadline),
+      cmocka_unit_test(an_origin_gets_a_share), cmocka_unit_test(a_job_may_free_itself),
+      cmocka_unit_test(there_is_a_limit),       cmocka_unit_test(a_stop_has_a_deadline),
       cmocka_unit_test(nothing_to_do_is_fine),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "backends/transport/tcp/conn.h"
 #include "backends/transport/tcp/frame.h"
 #include "backends/transport/tcp/tcp.h"
 #include "base/clock.h"
@@ -525,6 +526,19 @@ static void test_client_hangs_up(void **state) {
   tcp_transport_ops.close(transport);
 }
 
+/* By the clock of the test: nobody waits here for so long. */
+static void test_idle_connections_end(void **state) {
+  (void)state;
+  struct tcp_listener *listener = calloc(1, sizeof(*listener) + sizeof(listener->workers[0]));
+  assert_non_null(listener);
+  listener->workers[0].listener = listener;
+  struct tcp_conn conn = {.worker = &listener->workers[0], .state = TCP_CONN_IDLE, .since = NS_PER_S};
+  int64_t deadline = tcp_conn_deadline(&conn);
+  assert_true(deadline > 61 * NS_PER_S && deadline < INT64_MAX); /* later than clients close theirs */
+  assert_int_equal(tcp_conn_expire(&conn, deadline), TCP_TURN_OVER);
+  free(listener);
+}
+
 int main(void) {
 #define SERVER(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -538,6 +552,7 @@ int main(void) {
       SERVER(test_other_version),
       SERVER(test_last_words),
       cmocka_unit_test_setup_teardown(test_half_a_frame, set_up_impatient, tear_down),
+      cmocka_unit_test(test_idle_connections_end),
       cmocka_unit_test(test_client_takes_answers),
       cmocka_unit_test(test_client_refuses),
       cmocka_unit_test(test_client_translates_errors),

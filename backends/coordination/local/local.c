@@ -120,7 +120,7 @@ static void make_room(struct local *self) {
   struct slot *slot, *next;
   DL_FOREACH_SAFE(self->order, slot, next) {
     if (HASH_COUNT(self->slots) < self->max_entries) return;
-    if (!is_held(slot) && !slot->waiters) drop(self, slot);
+    if (!slot->token && !slot->waiters) drop(self, slot); /* an overdue claim is its owner's yet */
   }
 }
 

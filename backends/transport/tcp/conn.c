@@ -15,9 +15,10 @@
 #include "base/log.h"
 
 #define ORIGIN         "tcp"
-#define LINGER_MS      1000  /* for the peer to read our last words and close */
-#define KEEP_EXPORT_MS 1000  /* an idle connection keeps no object from being evicted for longer */
-#define WAIT_MS        10000 /* between WAIT frames, when neither side has a stall timeout */
+#define LINGER_MS      1000   /* for the peer to read our last words and close */
+#define KEEP_EXPORT_MS 1000   /* an idle connection keeps no object from being evicted for longer */
+#define IDLE_MS        300000 /* clients keep a connection for 30 s; one whose host has died never says so */
+#define WAIT_MS        10000  /* between WAIT frames, when neither side has a stall timeout */
 #define WAIT_LEAST_MS  5
 #define DISCARD_SIZE   16384
 
@@ -335,8 +336,8 @@ int64_t tcp_conn_deadline(const struct tcp_conn *conn) {
     ms = conn->wait_ms;
   } else if (conn->state == TCP_CONN_IDLE && conn->exported) {
     ms = KEEP_EXPORT_MS;
-  } else if (conn->state == TCP_CONN_IDLE && conn->in_size) {
-    ms = stall_ms;
+  } else if (conn->state == TCP_CONN_IDLE) {
+    ms = conn->in_size ? stall_ms : IDLE_MS;
   }
   return ms ? conn->since + ms * NS_PER_MS : INT64_MAX;
 }
@@ -348,6 +349,8 @@ enum tcp_turn tcp_conn_expire(struct tcp_conn *conn, int64_t now) {
     queue_frame(conn, &(struct tcp_frame){.type = TCP_FRAME_WAIT, .request = conn->request, .offset = conn->offset});
   } else if (conn->exported) {
     close_export(conn);
+  } else if (!conn->in_size) {
+    return TCP_TURN_OVER;
   } else {
     mc_error error;
     mc_error_set(&error, MC_PROTOCOL, ORIGIN, "half a request, and then nothing");

@@ -5,7 +5,8 @@
  *
  *  state    | meaning                                                  | left
  *  ---------|----------------------------------------------------------|------------------------------------------------
- *  IDLE     | no request is under way                                  | a request comes: SENDING; a bad one: ENDING
+ *  IDLE     | no request is under way                                  | a request comes: SENDING; a bad one: ENDING;
+ *           |                                                          | none for IDLE_MS: closed
  *  SENDING  | the answer's frames are made and sent                    | whole, or a clean error: IDLE; the content is
  *           |                                                          | not there yet: PARKED
  *  PARKED   | the exporter will wake us; WAIT frames until then        | woken: SENDING

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <utlist.h>
 
+#include "../http/aside.h"
 #include "base/clock.h"
 #include "base/net.h"
 #include "wire.h"
@@ -39,6 +40,7 @@ struct rpc_channel {
   pthread_mutex_t lock;  /* a leaf */
   struct handle *idle;   /* the last used first */
   unsigned idle_count;
+  struct aside aside;
 };
 
 struct rpc_stream {
@@ -48,17 +50,20 @@ struct rpc_stream {
   struct buf request;
   struct curl_slist *headers;
   struct wire_frames frames;
-  bool reused;   /* on a connection of an earlier stream */
-  bool in_multi; /* the transfer is under way */
-  bool endless;  /* the call has no deadline that the server could have kept */
-  bool probes;   /* asks whether a silent server lives */
-  bool answered; /* the response has begun */
-  bool speaks;   /* and is gRPC's by its content type */
+  bool reused;    /* on a connection of an earlier stream */
+  bool in_multi;  /* the transfer is under way */
+  bool connects;  /* the server's address was found */
+  bool resolving; /* it is being looked up */
+  bool endless;   /* the call has no deadline that the server could have kept */
+  bool probes;    /* asks whether a silent server lives */
+  bool answered;  /* the response has begun */
+  bool speaks;    /* and is gRPC's by its content type */
   bool has_code;
   int http_status, code;
   char status_name[MAX_NAME]; /* the server's own status; empty: it has not said */
   char status_message[MAX_STATUS];
-  int64_t heard; /* when the server last sent something, or answered a probe */
+  int64_t found_by; /* when that has to have an end */
+  int64_t heard;    /* when the server last sent something, or answered a probe */
   bool ended;
   mc_status status; /* once it has ended */
   mc_error error;
@@ -101,6 +106,7 @@ mc_status rpc_channel_open(struct rpc_channel **out, const struct rpc_channel_co
   channel->stall_timeout_ms = config->stall_timeout_ms;
   channel->reuse_by_upgrade = curl_version_info(CURLVERSION_NOW)->version_num < 0x080000;
   pthread_mutex_init(&channel->lock, NULL);
+  aside_init(&channel->aside);
   *out = channel;
   return MC_OK;
 }
@@ -112,6 +118,7 @@ void rpc_channel_close(struct rpc_channel *channel) {
     DL_DELETE(channel->idle, handle);
     handle_free(handle);
   }
+  aside_end(&channel->aside);
   pthread_mutex_destroy(&channel->lock);
   free(channel->user_agent);
   free(channel);
@@ -143,6 +150,7 @@ static void free_all(struct handle *list) {
 }
 
 static struct handle *handle_take(struct rpc_channel *channel) {
+  aside_tend(&channel->aside);
   pthread_mutex_lock(&channel->lock);
   struct handle *old = take_old(channel), *handle = channel->idle;
   if (handle) {
@@ -215,6 +223,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
 static curl_socket_t on_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
   (void)purpose;
   struct rpc_stream *stream = user;
+  stream->connects = true;
   if (stream->reused) return CURL_SOCKET_BAD; /* the old connection is gone: on_end() begins again */
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
@@ -250,7 +259,7 @@ static struct handle *handle_new(const struct rpc_channel *channel) {
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
   curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* the service is near; the proxy variables are for origins */
   curl_easy_setopt(easy, CURLOPT_POST, 1L);
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)channel->connect_timeout_ms);
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, aside_connect_timeout_ms(channel->connect_timeout_ms));
   curl_easy_setopt(easy, CURLOPT_USERAGENT, channel->user_agent);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -288,6 +297,8 @@ static mc_status begin(struct rpc_stream *stream, bool fresh, mc_error *err) {
   CURLMcode code = curl_multi_add_handle(handle->multi, easy);
   if (code) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "can't begin a call: %s", curl_multi_strerror(code));
   stream->in_multi = true;
+  stream->connects = stream->resolving = false;
+  stream->found_by = deadline_in_ms(stream->channel->connect_timeout_ms);
   stream->heard = clock_ns();
   return MC_OK;
 }
@@ -383,6 +394,18 @@ static void take_out(struct rpc_stream *stream) {
   stream->in_multi = false;
 }
 
+/* End the transfer, wherever it is. */
+static void leave(struct rpc_stream *stream) {
+  if (!stream->in_multi || !stream->resolving) {
+    take_out(stream);
+    return;
+  }
+  aside_put(&stream->channel->aside, stream->handle->easy, stream->handle->multi);
+  free(stream->handle);
+  stream->handle = NULL;
+  stream->in_multi = false;
+}
+
 /* The transfer is over. */
 static void on_end(struct rpc_stream *stream, CURLcode result) {
   take_out(stream);
@@ -415,7 +438,7 @@ void rpc_stream_close(struct rpc_stream *stream, bool linger) {
   size_t size;
   stream->probes = false;
   while (linger && rpc_stream_next(stream, &message, &size, &moment, NULL) == MC_OK && message) continue;
-  take_out(stream);
+  leave(stream);
   if (stream->handle && stream->handle->connected && stream->ended) {
     handle_give(stream->channel, stream->handle);
   } else {
@@ -447,6 +470,7 @@ static void perform(struct rpc_stream *stream) {
   } else if (message) {
     on_end(stream, message->data.result);
   }
+  stream->resolving = stream->in_multi && aside_is_due(stream->handle->easy, stream->connects);
 }
 
 /* When a silent server is to be asked whether it lives: sooner as long as it has not said anything at all. */
@@ -458,13 +482,17 @@ static int64_t probe_time(const struct rpc_stream *stream) {
 }
 
 static mc_status wait_for_more(struct rpc_stream *stream, const mc_call *call, mc_error *err) {
-  int64_t silence = probe_time(stream);
+  int64_t silence = stream->resolving ? stream->found_by : probe_time(stream);
   int timeout = deadline_poll_ms(deadline_earlier(call->deadline, silence));
   struct curl_waitfd cancelled = {.fd = mc_cancel_fd(call->cancel), .events = CURL_WAIT_POLLIN};
   CURLMcode code =
       curl_multi_poll(stream->handle->multi, &cancelled, cancelled.fd >= 0, timeout < 0 ? 60000 : timeout, NULL);
   if (code) return mc_error_set(err, MC_IO, ORIGIN, "can't wait for the service: %s", curl_multi_strerror(code));
-  if (clock_ns() < probe_time(stream)) return MC_OK;
+  if (stream->resolving && clock_ns() >= stream->found_by) {
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "can't reach the service at %s: its address is not found in time",
+                        stream->channel->address);
+  }
+  if (stream->resolving || clock_ns() < probe_time(stream)) return MC_OK;
 
   /* A server may well have nothing to say for long, while it waits for something itself; but one that is frozen, or
    * whose host is, must not be waited for. HTTP/2 has pings for that, which curl can't send. */
@@ -481,7 +509,7 @@ mc_status rpc_stream_wait(struct rpc_stream *stream, const mc_call *call, mc_err
     mc_error why = MC_ERROR_INIT;
     if (!is_ready(stream)) status = wait_for_more(stream, call, &why);
     if (status && status != MC_CANCELLED && status != MC_DEADLINE_EXCEEDED) {
-      take_out(stream);
+      leave(stream);
       stream->ended = true;
       stream->status = status;
       stream->error = why;

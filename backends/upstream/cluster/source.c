@@ -180,11 +180,13 @@ static mc_status ask(struct source *source, const mc_digest *known, bool revalid
 
 /* Call Fetch again, and wait for its first ticket. */
 static mc_status ask_again(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
-  if (source->asked++ > source->cluster->retries) {
+  if (source->asked > source->cluster->retries) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service keeps losing the file");
   }
   mc_status status = ask(source, source->chunks ? &source->digest : NULL, false, call, err);
-  return status ? status : next_ticket(source, args, call, err);
+  if (status) return status; /* that nobody answers is another matter, of the breaker and of each lane's retries */
+  source->asked++;
+  return next_ticket(source, args, call, err);
 }
 
 /* Wait for the next ticket, from another server if this one goes away. */

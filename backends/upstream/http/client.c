@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "aside.h"
 #include "base/clock.h"
 #include "base/net.h"
 #include "base/url.h"
@@ -33,6 +34,7 @@ struct http_client {
   pthread_mutex_t lock;       /* a leaf */
   struct handle *idle;        /* the one that was used last comes first */
   unsigned idle_count;
+  struct aside aside;
 };
 
 /* ---- handles ---- */
@@ -44,6 +46,7 @@ mc_status http_client_new(struct http_client **out, const mc_upstream_config *co
     return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "can't start the HTTP client");
   }
   pthread_mutex_init(&client->lock, NULL);
+  aside_init(&client->aside);
   /* The file as it is stored: a server may otherwise take any encoding to be welcome. */
   client->headers = curl_slist_append(NULL, "Accept-Encoding: identity");
   if (!http_settings_read(&client->settings, config) || !client->headers) {
@@ -70,6 +73,7 @@ static void handles_free(struct handle *handle) {
 void http_client_free(struct http_client *client) {
   if (!client) return;
   handles_free(client->idle);
+  aside_end(&client->aside);
   curl_slist_free_all(client->headers);
   pthread_mutex_destroy(&client->lock);
   http_settings_free(&client->settings);
@@ -105,6 +109,7 @@ static void site_of(char site[SITE_SIZE], const char *url) {
 static struct handle *take_handle(struct http_client *client, const char *url) {
   char site[SITE_SIZE];
   site_of(site, url);
+  aside_tend(&client->aside);
   pthread_mutex_lock(&client->lock);
   struct handle **at = &client->idle;
   while (*at && strcmp((*at)->site, site) != 0) at = &(*at)->next;
@@ -155,6 +160,8 @@ struct exchange {
   size_t dropped; /* bytes of a body that isn't */
   bool enough;    /* that is cut off: the head was all that matters */
   bool refused_address;
+  bool connects;    /* an address was found */
+  bool resolving;   /* when we ended it, a name was looked up */
   int64_t moved_at; /* when the last thing came that counts as life */
 };
 
@@ -224,6 +231,7 @@ static size_t on_data(char *data, size_t one, size_t size, void *user) {
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
   struct exchange *exchange = user;
   (void)purpose;
+  exchange->connects = true;
   if (!exchange->client->settings.allow_link_local && net_is_link_local(&address->addr)) {
     exchange->refused_address = true;
     return CURL_SOCKET_BAD;
@@ -261,18 +269,27 @@ static bool set_options(CURL *easy, struct exchange *exchange) {
   return good;
 }
 
+static mc_status not_found_in_time(const struct exchange *exchange, mc_error *err) {
+  char url[URL_SHOWN];
+  return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the address of its host, or of the proxy, is not found in time",
+                      url_printable(url, sizeof(url), exchange->request->url));
+}
+
 /* Run the transfer, watching the call. The curl code of its end, or the status of why we ended it. */
 static mc_status drive(struct exchange *exchange, CURLM *multi, const mc_call *call, CURLcode *code, mc_error *err) {
   int64_t stall_ms = exchange->client->settings.stall_timeout_ms;
+  int64_t found_by = deadline_in_ms(exchange->client->settings.connect_timeout_ms);
   int running = 1;
   *code = CURLE_OK;
   exchange->moved_at = clock_ns();
   for (;;) {
     mc_status status = mc_call_check(call, err);
     if (status) return status;
+    if (exchange->resolving && clock_ns() >= found_by) return not_found_in_time(exchange, err);
     if (curl_multi_perform(multi, &running)) {
       return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "the HTTP client failed");
     }
+    exchange->resolving = running && aside_is_due(exchange->easy, exchange->connects);
     if (!running) break;
     int64_t stalled = exchange->moved_at + stall_ms * NS_PER_MS;
     if (clock_ns() >= stalled) {
@@ -283,7 +300,8 @@ static mc_status drive(struct exchange *exchange, CURLM *multi, const mc_call *c
                           url_printable(url, sizeof(url), exchange->request->url), (long long)stall_ms);
     }
     struct curl_waitfd cancel = {.fd = mc_cancel_fd(call->cancel), .events = CURL_WAIT_POLLIN};
-    int wait = deadline_poll_ms(deadline_earlier(call->deadline, stalled));
+    int64_t until = deadline_earlier(call->deadline, stalled);
+    int wait = deadline_poll_ms(exchange->resolving ? deadline_earlier(until, found_by) : until);
     curl_multi_poll(multi, &cancel, cancel.fd >= 0 ? 1 : 0, wait < 0 || wait > 60000 ? 60000 : wait, NULL);
   }
   int left;
@@ -332,7 +350,7 @@ static mc_status exchange_run(struct exchange *exchange, struct handle *handle, 
     return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
   }
   mc_status status = drive(exchange, handle->multi, call, &code, err);
-  curl_multi_remove_handle(handle->multi, handle->easy);
+  if (!exchange->resolving) curl_multi_remove_handle(handle->multi, handle->easy);
   if (status) return status;
   if (exchange->status) {
     if (err) *err = exchange->error;
@@ -357,12 +375,17 @@ mc_status http_perform(struct http_client *client, const struct http_request *re
     http_head_init(head);
     status = http_check_host(&client->settings, url, err);
     if (!status) status = exchange_run(&exchange, handle, call, err);
+    if (exchange.resolving) {
+      aside_put(&client->aside, handle->easy, handle->multi);
+      free(handle);
+      handle = NULL;
+    }
     if (status || !http_is_redirect(head)) break;
     if (redirects == MAX_REDIRECTS) {
       status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s redirects more than %d times",
                             url_printable(shown, sizeof(shown), request->url), MAX_REDIRECTS);
     } else {
-      status = http_redirect(&url, handle->easy, request->url, err);
+      status = http_redirect(&url, &client->settings, handle->easy, request->url, err);
     }
   }
   free(url);

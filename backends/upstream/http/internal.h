@@ -13,6 +13,7 @@ struct http_settings {
   bool allow_link_local;
   const mc_logger *logger;
   char *user_agent;
+  char *schemes;                         /* NULL: both */
   char *proxy, *secure_proxy, *no_proxy; /* for http, for https, for neither; "" where there is none */
   char *ca_file, *ca_folder;             /* NULL: the system's */
 };
@@ -34,7 +35,7 @@ mc_status http_check_host(const struct http_settings *settings, const char *url,
 mc_status http_refuse_address(const char *url, mc_error *err);
 bool http_is_redirect(const struct http_head *head);
 /* Replace *url by where the response that `easy` has just got redirects it to. `asked` is for messages. */
-mc_status http_redirect(char **url, CURL *easy, const char *asked, mc_error *err);
+mc_status http_redirect(char **url, const struct http_settings *settings, CURL *easy, const char *asked, mc_error *err);
 
 /* retry.c, for tests: milliseconds before the attempt that follows `failures` failures in a row, of which the last one
  * asked to wait for `asked_ms` (or -1). */

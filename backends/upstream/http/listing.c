@@ -8,15 +8,17 @@
 #include "base/url.h"
 #include "http.h"
 
-#define ORIGIN    "http"
-#define PAGE_MAX  ((size_t)16 << 20)
-#define MAX_DEPTH 32
+#define ORIGIN      "http"
+#define PAGE_MAX    ((size_t)16 << 20)
+#define MAX_DEPTH   32
+#define WAITING_MAX ((size_t)64 << 20) /* names of folders to look at */
 
 struct walk {
   struct http_client *client;
   const char *url;
   size_t max, files, folders; /* both at most `max` */
   char **waiting;             /* folders to look at, the last one next: "" or "a/b/" */
+  size_t bytes;               /* of their names */
   size_t count, capacity;
   bool (*visit)(void *user, const mc_listed *listed);
   void *user;
@@ -79,6 +81,7 @@ static mc_status push(struct walk *walk, char *folder, mc_error *err) {
     return no_memory(err);
   }
   walk->waiting[walk->count++] = folder;
+  walk->bytes += strlen(folder);
   return MC_OK;
 }
 
@@ -97,6 +100,8 @@ static mc_status take_folder(struct walk *walk, char *path, mc_error *err) {
     status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "folders are nested deeper than %d", MAX_DEPTH);
   } else if (walk->folders++ == walk->max) {
     status = too_many(walk, err);
+  } else if (walk->bytes + strlen(path) > WAITING_MAX) {
+    status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the names of the tree's folders are longer than 64 MiB");
   }
   if (!status) return push(walk, path, err);
   free(path);
@@ -148,6 +153,7 @@ mc_status http_list_index(struct http_client *client, const char *url, size_t ma
   mc_status status = push(&walk, strdup(""), err);
   while (!status && walk.count && !walk.stopped) {
     char *folder = walk.waiting[--walk.count];
+    walk.bytes -= strlen(folder);
     status = look_at(&walk, folder, call, err);
     free(folder);
   }

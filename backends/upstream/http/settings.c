@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aside.h"
 #include "internal.h"
 
 /* A copy of the first of these variables that is set and not empty, or of `fallback`. */
@@ -27,13 +28,16 @@ bool http_settings_read(struct http_settings *settings, const mc_upstream_config
                                      .allow_link_local = config->allow_link_local,
                                      .logger = config->logger};
   settings->user_agent = strdup(config->user_agent ? config->user_agent : "modelcache");
-  return settings->user_agent && read_variable(&settings->proxy, plain, "") &&
-         read_variable(&settings->secure_proxy, secure, "") && read_variable(&settings->no_proxy, none, "") &&
-         read_variable(&settings->ca_file, file, NULL) && read_variable(&settings->ca_folder, folder, NULL);
+  settings->schemes = config->schemes ? strdup(config->schemes) : NULL;
+  return settings->user_agent && (settings->schemes || !config->schemes) &&
+         read_variable(&settings->proxy, plain, "") && read_variable(&settings->secure_proxy, secure, "") &&
+         read_variable(&settings->no_proxy, none, "") && read_variable(&settings->ca_file, file, NULL) &&
+         read_variable(&settings->ca_folder, folder, NULL);
 }
 
 void http_settings_free(struct http_settings *settings) {
   free(settings->user_agent);
+  free(settings->schemes);
   free(settings->proxy);
   free(settings->secure_proxy);
   free(settings->no_proxy);
@@ -43,7 +47,8 @@ void http_settings_free(struct http_settings *settings) {
 
 bool http_settings_apply(const struct http_settings *settings, CURL *easy, const char *url) {
   bool secure = curl_strnequal(url, "https:", 6);
-  bool good = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms) == CURLE_OK &&
+  bool good = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                               aside_connect_timeout_ms(settings->connect_timeout_ms)) == CURLE_OK &&
               curl_easy_setopt(easy, CURLOPT_USERAGENT, settings->user_agent) == CURLE_OK;
   /* Set also when they are empty: libcurl would look into the environment by itself. */
   good = good && curl_easy_setopt(easy, CURLOPT_PROXY, secure ? settings->secure_proxy : settings->proxy) == CURLE_OK &&

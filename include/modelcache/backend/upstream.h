@@ -37,6 +37,7 @@ typedef struct mc_upstream_config {
   /* cluster: pulls bytes from pods over this; see transport.h. */
   struct mc_transport *const *transports;
   size_t transport_count;
+  const char *schemes; /* comma-separated: where redirects may lead; NULL: to each that the upstream takes */
 } mc_upstream_config;
 
 /* What is known of a source. Unknown: size MC_SIZE_UNKNOWN, has_digest false, chunks.hashes NULL. */
