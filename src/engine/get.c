@@ -290,6 +290,7 @@ static void report(struct mc_cache *cache, struct mc_request *request, const mc_
   pthread_mutex_lock(&cache->lock);
   request->in_callback = false;
   if (!request->completed) return;
+  request->completed = false; /* it may go on to wait for a direct flight, and be reported to again */
   request->state = REQUEST_DONE;
   mc_file *file = request->file;
   request->file = NULL;

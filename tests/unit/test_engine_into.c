@@ -2,6 +2,7 @@
  */
 #include "tests/fakes/engine_fixture.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -186,6 +187,62 @@ static void without_room_to_keep_it_goes_straight(void **state) {
   assert_file_is(path, content);
 }
 
+struct slow_watcher {
+  atomic_bool hold;
+  atomic_uint reports;
+};
+
+static void slow_progress(void *user, const mc_progress *progress) {
+  struct slow_watcher *watcher = user;
+  (void)progress;
+  atomic_fetch_add(&watcher->reports, 1);
+  while (atomic_load(&watcher->hold)) usleep(1000);
+}
+
+static void await_slow(struct slow_watcher *watcher, unsigned reports) {
+  for (int i = 0; i < 60000 && atomic_load(&watcher->reports) < reports; i++) usleep(1000);
+  assert_true(atomic_load(&watcher->reports) >= reports);
+}
+
+/* The flight that could not keep it ends while the caller is told of progress: what follows is told of, too, and `done`
+ * is called once, after the last byte was written. */
+static void without_room_while_progress_is_told(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 2 * CHUNK, 1);
+  struct slow_watcher watcher = {true, 0};
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending pending;
+  uint64_t count;
+  fixture->options.storage_capacity = CHUNK;
+  content->stalls = true;
+  content->opens_say = "held back";
+  open_cache(fixture);
+  options.buffer = malloc(content->size);
+  options.buffer_size = content->size;
+  options.progress = slow_progress;
+  options.user = &watcher;
+  start_get(&pending, fixture, URL, &options);
+  fake_await(&content->stalled, 1);
+  await_slow(&watcher, 1);
+  fake_release(content);
+  while (stat_of(fixture, "waiting_requests")) usleep(1000); /* until the flight has ended without room */
+  assert_int_equal(read(content->gate, &count, sizeof(count)), sizeof(count));
+  fake_lock();
+  content->stalls = true;
+  fake_unlock();
+  atomic_store(&watcher.hold, false);
+  fake_await(&content->opens, 2);
+  fake_await(&content->stalled, 1);
+  unsigned reports = atomic_load(&watcher.reports);
+  await_slow(&watcher, reports + 2);
+  assert_false(is_done(&pending));
+  fake_release(content);
+  assert_int_equal(finish_get(&pending), MC_OK);
+  assert_memory_equal(options.buffer, content->data, content->size);
+  mc_file_release(pending.file);
+  free(options.buffer);
+}
+
 static void a_cache_that_keeps_nothing_still_gets(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -228,6 +285,7 @@ int main(void) {
       TEST(a_direct_get_ends_only_when_nobody_writes_any_more),
       TEST(direct_gets_queue_with_the_others),
       TEST(without_room_to_keep_it_goes_straight),
+      TEST(without_room_while_progress_is_told),
       TEST(a_cache_that_keeps_nothing_still_gets),
       TEST(what_makes_no_sense_is_refused),
       TEST(content_that_changes_leaves_no_mixture),
