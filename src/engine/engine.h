@@ -177,7 +177,7 @@ int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now
  *   running      flights table, worker           flight_end: leaves the table, waiters are told
  *   ended        followers that still read       the last reference
  *
- * A direct one is in no table: it has one waiter, whose destination it writes to, and who can't leave before it ends.
+ * A direct one is in no table: it has one waiter, whose destination it writes to, and who can't leave while it runs.
  */
 struct flight {
   atomic_uint references;
@@ -190,6 +190,7 @@ struct flight {
   bool joinable; /* in cache->flights */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */
+  bool writes;   /* a direct one runs: it may write to its caller's memory until it ends */
   bool revalidate, pin, unpin;
   bool settled;               /* what those three say has been looked at for the last time */
   struct mc_request *request; /* of a direct one; with a reference */
@@ -242,6 +243,8 @@ void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason)
 /* For mc_open_args.progress. */
 void flight_peer_progress(void *user, const mc_upstream_progress *peer);
 void flight_set_download(struct flight *flight, struct download *download);
+/* A direct one runs from now on: MC_CANCELLED if its caller has gone. */
+mc_status flight_begin_direct(struct flight *flight, mc_error *err);
 /* Let the download under way be seen and, once its size is known, followed; and no more. */
 void flight_show(struct flight *flight);
 void flight_hide(struct flight *flight);

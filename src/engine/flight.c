@@ -289,6 +289,14 @@ mc_status flight_start_direct(struct mc_request *request, mc_error *err) {
   return status;
 }
 
+mc_status flight_begin_direct(struct flight *flight, mc_error *err) {
+  pthread_mutex_lock(&flight->cache->lock);
+  mc_status status = mc_call_check(&flight->call, err); /* it is cancelled when its caller leaves */
+  flight->writes = !status;
+  pthread_mutex_unlock(&flight->cache->lock);
+  return status;
+}
+
 /* ---- its claim ---- */
 
 void flight_set_claim(struct flight *flight, uint64_t token) {

@@ -248,8 +248,8 @@ static void leave_flight(struct mc_request *request) {
   DL_DELETE(flight->waiters, request);
   request->flight = NULL;
   cache->waiting--;
-  if (flight->waiters || flight->detached || !flight->joinable) return;
-  HASH_DEL(cache->flights, flight);
+  if (flight->waiters || flight->detached || !(flight->joinable || flight->direct)) return;
+  if (flight->joinable) HASH_DEL(cache->flights, flight);
   flight->joinable = false;
   mc_cancel_trigger(flight->cancel);
 }
@@ -260,9 +260,9 @@ static void request_stop(struct mc_request *request, mc_status why, const char *
   mc_error error = MC_ERROR_INIT;
   mc_error_set(&error, why, ORIGIN, "%s", message);
   pthread_mutex_lock(&cache->lock);
-  bool waits = request->flight && !request->flight->direct, end = false;
+  bool waits = request->flight && !request->flight->writes, end = false;
   request->cancelled |= why == MC_CANCELLED; /* for a flight that is about to be started for it */
-  if (request->flight && request->flight->direct) {
+  if (request->flight && !waits) {
     mc_cancel_trigger(request->flight->cancel); /* it still writes to the caller's memory: its end is the request's */
   } else if (waits) {
     leave_flight(request);
@@ -318,7 +318,7 @@ static void look_after(struct mc_cache *cache, struct mc_request *request, const
                        int64_t now) {
   struct flight *flight = request->flight;
   bool cancelled = mc_cancel_triggered(request->options.cancel);
-  if (cancelled || (request->deadline <= now && !flight->direct)) { /* a direct flight has the deadline itself */
+  if (cancelled || (request->deadline <= now && !flight->writes)) { /* else the flight has the deadline itself */
     pthread_mutex_unlock(&cache->lock);
     request_stop(request, cancelled ? MC_CANCELLED : MC_DEADLINE_EXCEEDED,
                  cancelled ? "the call was cancelled" : "the call's deadline has passed");
@@ -326,7 +326,7 @@ static void look_after(struct mc_cache *cache, struct mc_request *request, const
     return;
   }
   int64_t due = request->options.cancel ? now + WATCH_MS * NS_PER_MS : INT64_MAX;
-  if (!flight->direct) due = deadline_earlier(due, request->deadline);
+  if (!flight->writes) due = deadline_earlier(due, request->deadline);
   flight->due = deadline_earlier(flight->due, due);
   if (!request->options.progress || (!news && request->told)) return;
   request->told = true;

@@ -243,6 +243,37 @@ static void without_room_while_progress_is_told(void **state) {
   free(options.buffer);
 }
 
+static void a_direct_get_that_is_queued_ends_at_once(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 10, 1), *other = fake_add(0, "host/other", 10, 2);
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending first, second;
+  content->stalls = true;
+  fixture->options.flights = 1;
+  open_cache(fixture);
+  start_get(&first, fixture, URL, NULL);
+  fake_await(&content->stalled, 1);
+  options.flags = MC_GET_DIRECT;
+  for (int how = 0; how < 3; how++) {
+    options.buffer = malloc(10);
+    options.buffer_size = 10;
+    options.timeout_ms = how == 0 ? 30 : 0;
+    options.cancel = NULL;
+    if (how == 1) assert_int_equal(mc_cancel_new(&options.cancel, NULL), MC_OK);
+    start_get(&second, fixture, "fake://host/other", &options);
+    if (how == 1) mc_cancel_trigger(options.cancel);
+    if (how == 2) mc_request_cancel(second.request);
+    assert_int_equal(finish_get(&second), how == 0 ? MC_DEADLINE_EXCEEDED : MC_CANCELLED);
+    free(options.buffer);
+    mc_cancel_free(options.cancel);
+  }
+  fake_release(content);
+  assert_int_equal(finish_get(&first), MC_OK);
+  mc_file_release(first.file);
+  close_cache(fixture);
+  assert_int_equal(other->opens, 0);
+}
+
 static void a_cache_that_keeps_nothing_still_gets(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -286,6 +317,7 @@ int main(void) {
       TEST(direct_gets_queue_with_the_others),
       TEST(without_room_to_keep_it_goes_straight),
       TEST(without_room_while_progress_is_told),
+      TEST(a_direct_get_that_is_queued_ends_at_once),
       TEST(a_cache_that_keeps_nothing_still_gets),
       TEST(what_makes_no_sense_is_refused),
       TEST(content_that_changes_leaves_no_mixture),
