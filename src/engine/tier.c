@@ -44,6 +44,11 @@ void tier_release(struct tier *tier) {
     HASH_DEL(tier->slots, slot);
     free(slot);
   }
+  struct reference *reference, *other;
+  HASH_ITER(hh, tier->references, reference, other) {
+    HASH_DEL(tier->references, reference);
+    free(reference);
+  }
   if (tier->storage) tier->storage->ops->close(tier->storage);
   pthread_mutex_destroy(&tier->lock);
   pthread_cond_destroy(&tier->changed);
@@ -152,7 +157,7 @@ static mc_status open_slot_stored(struct slot **out, struct tier *tier, const mc
   }
   if (!slot && tier->removals == removals) { /* another process put it there, and has an entry that refers to it */
     slot = index_insert(tier, digest, found.size, clock_wall_ms());
-    if (slot) slot->references = 1;
+    if (slot && slot->references <= 0) slot->references = 1;
     if (!slot) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an object");
   }
   if (slot) use(tier, slot, &found);
@@ -405,12 +410,7 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins) {
   pthread_mutex_lock(&tier->lock);
-  struct slot *slot = index_find(tier, digest);
-  if (slot) {
-    slot->references += references;
-    slot->pins += pins;
-    index_settle(tier, slot);
-  }
+  index_refer(tier, digest, references, pins);
   pthread_mutex_unlock(&tier->lock);
 }
 
@@ -424,7 +424,8 @@ bool tier_has(struct tier *tier, const mc_digest *digest) {
 bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
-  bool referred = slot && slot->references > 0;
+  struct reference *known = index_reference(tier, digest);
+  bool referred = slot ? slot->references > 0 : known && known->references > 0;
   pthread_mutex_unlock(&tier->lock);
   return referred;
 }

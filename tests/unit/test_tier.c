@@ -199,6 +199,40 @@ static void pins_and_references_count(void **state) {
   tier_close(tier);
 }
 
+static void pins_and_references_outlive_the_object(void **state) {
+  struct tier *tier = open_tier(*state, 4 * MIB);
+  struct object *object;
+  mc_digest pinned, referred;
+  mc_stage *stage;
+  char key[KEY_SIZE], path[4096];
+  put_closed(tier, 2 * MIB, 1, &pinned);
+  put_closed(tier, MIB, 2, &referred);
+  tier_refer(tier, &pinned, 1, 1);
+  tier_refer(tier, &referred, 1, 0);
+  assert_int_equal(tier_open(&object, tier, &pinned, true, true, NULL), MC_OK);
+  assert_true(object_path(object, path, sizeof(path)));
+  object_release(object);
+  write_byte(path, 1, 1);
+  assert_int_equal(tier_open(&object, tier, &pinned, true, true, NULL), MC_CORRUPT);
+  key_of_url(key, "1");
+  assert_int_equal(tier_restage(tier, &pinned, key, &stage, NULL), MC_OK);
+  stage->storage->ops->stage_close(stage, false);
+  assert_int_equal(tier_reserve(tier, 3 * MIB + MIB / 2, NULL), MC_OK);
+  assert_false(tier_has(tier, &referred)); /* evicted */
+  tier_unreserve(tier, 3 * MIB + MIB / 2);
+  put_closed(tier, 2 * MIB, 1, &pinned); /* both come again, for the entries of before */
+  put_closed(tier, MIB, 2, &referred);
+  assert_true(tier_is_referred(tier, &referred));
+  assert_int_equal(tier_reserve(tier, 2 * MIB, NULL), MC_OK);
+  assert_true(tier_has(tier, &pinned));
+  assert_int_equal(tier_reserve(tier, MIB, NULL), MC_NO_SPACE);
+  tier_unreserve(tier, 2 * MIB);
+  tier_refer(tier, &pinned, -1, -1);
+  assert_int_equal(tier_reserve(tier, 4 * MIB, NULL), MC_OK);
+  tier_unreserve(tier, 4 * MIB);
+  tier_close(tier);
+}
+
 static void got_again_means_in_time(void **state) {
   struct tier *tier = open_tier(*state, 0);
   mc_digest digest;
@@ -354,6 +388,7 @@ int main(void) {
       TEST(a_budget_holds),
       TEST(small_budgets_have_watermarks_too),
       TEST(pins_and_references_count),
+      TEST(pins_and_references_outlive_the_object),
       TEST(got_again_means_in_time),
       TEST(a_commit_waits_for_a_removal_of_its_digest),
       TEST(an_eviction_passes_over_what_is_being_committed),
