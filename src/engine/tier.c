@@ -307,14 +307,16 @@ bool object_got_again(struct object *object, int64_t within_ms) {
 /* A stage has become the object, and was opened again. With the lock held. */
 static struct slot *arrive(struct tier *tier, const mc_digest *digest, struct found *found, const struct stamp *stamp) {
   struct slot *slot = index_find(tier, digest);
+  if (slot &&
+      slot->readers) { /* they keep their file: whether it is still as good, or was ever verified, is not known */
+    index_drop(tier, slot);
+    slot = NULL;
+  }
   if (!slot) slot = index_insert(tier, digest, found->size, clock_wall_ms());
   if (!slot) return NULL;
-  slot->doomed = false;
-  if (slot->readers == 0) { /* else its readers' file is another one, which is as good */
-    slot->damaged = false;
-    slot->is_verified = stamp != NULL;
-    if (stamp) slot->verified = *stamp;
-  }
+  slot->doomed = slot->damaged = false;
+  slot->is_verified = stamp != NULL;
+  if (stamp) slot->verified = *stamp;
   use(tier, slot, found);
   return slot;
 }

@@ -126,6 +126,31 @@ static void what_a_reader_found_damaged_is_verified_again(void **state) {
   tier_close(tier);
 }
 
+static void what_is_committed_is_not_what_a_reader_has(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  struct tier_usage usage;
+  struct object *reader, *object, *again;
+  char path[4096];
+  uint8_t byte = 0;
+  mc_digest digest;
+  reader = put(tier, CHUNK, 1, &digest);
+  assert_true(object_path(reader, path, sizeof(path)));
+  write_byte(path, 3, 9);
+  object = put(tier, CHUNK, 1, &digest); /* another URL has the same content */
+  assert_int_equal(pread(object->fd, &byte, 1, 3), 1);
+  assert_int_equal(byte, 1);
+  assert_int_equal(tier_open(&again, tier, &digest, true, false, NULL), MC_OK);
+  assert_ptr_equal(again, object);
+  object_release(reader);
+  object_release(again);
+  object_release(object);
+  tier_usage(tier, &usage);
+  assert_int_equal(usage.objects, 1);
+  assert_int_equal(usage.bytes, CHUNK);
+  assert_int_equal(usage.open, 0);
+  tier_close(tier);
+}
+
 static void objects_outlive_their_tier(void **state) {
   struct tier *tier = open_tier(*state, 0);
   mc_digest digest;
@@ -384,6 +409,7 @@ int main(void) {
       TEST(what_is_committed_is_open_and_verified),
       TEST(what_was_there_before_is_verified_once),
       TEST(what_a_reader_found_damaged_is_verified_again),
+      TEST(what_is_committed_is_not_what_a_reader_has),
       TEST(objects_outlive_their_tier),
       TEST(a_budget_holds),
       TEST(small_budgets_have_watermarks_too),
