@@ -150,8 +150,10 @@ static mc_status open_slot_stored(struct slot **out, struct tier *tier, const mc
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
   if (status) {
-    /* It has gone, or lost its table: nothing that can be used. */
-    if (slot && !slot->readers && !change_runs(tier, digest)) index_drop(tier, slot);
+    /* It has gone, or lost its table: nothing that can be used. Anything else, such as a want of descriptors, passes,
+     * and what is still stored must still be counted. */
+    bool lost = status == MC_NOT_FOUND || status == MC_CORRUPT;
+    if (lost && slot && !slot->readers && !change_runs(tier, digest)) index_drop(tier, slot);
     return status == MC_CORRUPT ? mc_error_set(err, MC_NOT_FOUND, ORIGIN, "a stored object lost its chunk table")
                                 : status;
   }

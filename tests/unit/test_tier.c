@@ -224,6 +224,22 @@ static void pins_and_references_count(void **state) {
   tier_close(tier);
 }
 
+static void what_can_not_be_opened_now_still_counts(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  struct tier_usage usage;
+  struct object *object;
+  mc_digest digest;
+  put_closed(tier, MIB, 1, &digest);
+  fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_RESOURCE_EXHAUSTED);
+  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_RESOURCE_EXHAUSTED);
+  tier_usage(tier, &usage);
+  assert_int_equal(usage.bytes, MIB);
+  fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_NOT_FOUND);
+  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_NOT_FOUND);
+  assert_false(tier_has(tier, &digest));
+  tier_close(tier);
+}
+
 static void pins_and_references_outlive_the_object(void **state) {
   struct tier *tier = open_tier(*state, 4 * MIB);
   struct object *object;
@@ -414,6 +430,7 @@ int main(void) {
       TEST(a_budget_holds),
       TEST(small_budgets_have_watermarks_too),
       TEST(pins_and_references_count),
+      TEST(what_can_not_be_opened_now_still_counts),
       TEST(pins_and_references_outlive_the_object),
       TEST(got_again_means_in_time),
       TEST(a_commit_waits_for_a_removal_of_its_digest),
