@@ -54,6 +54,7 @@ void index_refer(struct tier *tier, const mc_digest *digest, int references, int
     }
   }
   if (!slot) return;
+  if (references > 0) slot->doomed = false; /* it was removed while it had readers, and is needed again */
   slot->references += references;
   slot->pins += pins;
   index_settle(tier, slot);

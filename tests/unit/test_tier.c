@@ -382,6 +382,22 @@ static void what_is_doomed_and_committed_again_stays(void **state) {
   tier_close(call.tier);
 }
 
+static void what_is_doomed_and_needed_again_stays(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  mc_digest digest;
+  uint64_t bytes;
+  struct object *reader = put(tier, MIB, 1, &digest);
+  tier_refer(tier, &digest, 1, 0);
+  tier_refer(tier, &digest, -1, 0);
+  assert_int_equal(tier_remove(tier, &digest, &bytes, NULL), MC_OK);
+  assert_true(object_is_doomed(reader));
+  tier_refer(tier, &digest, 1, 0); /* another URL is found to have it */
+  object_release(reader);
+  assert_int_equal(tier_open(&reader, tier, &digest, true, false, NULL), MC_OK);
+  object_release(reader);
+  tier_close(tier);
+}
+
 #define ROUNDS 200
 
 static void *churn_main(void *arg) {
@@ -436,6 +452,7 @@ int main(void) {
       TEST(a_commit_waits_for_a_removal_of_its_digest),
       TEST(an_eviction_passes_over_what_is_being_committed),
       TEST(what_is_doomed_and_committed_again_stays),
+      TEST(what_is_doomed_and_needed_again_stays),
       TEST(many_threads_on_one_digest),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
