@@ -93,9 +93,9 @@ static mc_status no_entry(mc_error *err) {
   return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an entry");
 }
 
-/* What is known stays true, but for whether it's pinned. */
+/* What is known stays true, but for whether it's pinned: nothing comes after this. */
 static mc_status pin_entry(struct run *run, mc_error *err) {
-  bool pinned = wants_pin(run->flight, run->entry->pinned);
+  bool pinned = settle_pin(run->flight, run->entry->pinned);
   if (pinned == run->entry->pinned) return MC_OK;
   mc_entry *entry = entry_copy(run->entry);
   if (!entry) return no_entry(err);
