@@ -62,6 +62,32 @@ static void a_buffer_gets_the_bytes(void **state) {
   free(buffer);
 }
 
+/* A copy of what is at hand waits for nobody, but takes its time, and may queue. */
+static void a_copy_ends_with_its_call(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, CHUNK + 1, 1);
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending pending;
+  char folder[256], path[256];
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  assert_int_equal(mkdir(path_in(fixture, folder, "out"), 0755), 0);
+  assert_int_equal(mc_cancel_new(&options.cancel, NULL), MC_OK);
+  mc_cancel_trigger(options.cancel);
+  for (int how = 0; how < 3; how++) {
+    options.flags = how == 2 ? MC_GET_CACHED : 0;
+    options.path = how == 0 ? path_in(fixture, path, "out/model") : NULL;
+    options.buffer = how == 1 ? malloc(content->size) : NULL;
+    options.buffer_size = content->size;
+    start_get(&pending, fixture, URL, &options);
+    assert_int_equal(finish_get(&pending), MC_CANCELLED);
+    assert_null(pending.file);
+    free(options.buffer);
+  }
+  assert_int_equal(names_in(folder), 0);
+  mc_cancel_free(options.cancel);
+}
+
 static void a_direct_get_keeps_nothing(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, 3 * CHUNK + 5, 1);
@@ -310,6 +336,7 @@ int main(void) {
       TEST(a_path_gets_a_copy),
       TEST(a_path_that_can_not_be_written_leaves_nothing),
       TEST(a_buffer_gets_the_bytes),
+      TEST(a_copy_ends_with_its_call),
       TEST(a_direct_get_keeps_nothing),
       TEST(a_direct_get_uses_the_copy_at_hand),
       TEST(a_direct_get_tells_its_progress),
