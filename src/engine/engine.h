@@ -10,8 +10,9 @@
  *
  * No lock is held over a backend's op or a callback.
  *
- * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths and the like),
- * the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress, sweeps. */
+ * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths, sweeps and
+ * the like), the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress,
+ * claims. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -79,6 +80,8 @@ struct mc_cache {
   pthread_cond_t clock_wake;
   bool clock_runs, clock_kicked;
   int64_t clock_next; /* when it will look again */
+  struct work_job sweep;
+  atomic_bool sweeping; /* it is queued, or runs */
 
   pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */
   void (*watcher)(void *user, const mc_entry *entry);
