@@ -195,6 +195,7 @@ struct flight {
   bool direct;   /* see above; does not change */
   bool writes;   /* a direct one runs: it may write to its caller's memory until it ends */
   bool revalidate, pin, unpin;
+  bool ended;                 /* everybody was told */
   bool settled;               /* what those three say has been looked at for the last time */
   struct mc_request *request; /* of a direct one; with a reference */
   struct mc_request *waiters; /* those that the clock has looked at in its round come last */

@@ -348,6 +348,7 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   pthread_mutex_lock(&cache->lock);
   if (flight->joinable) HASH_DEL(cache->flights, flight);
   flight->joinable = false;
+  flight->ended = true;
   struct mc_request *waiters = take_waiters(flight, status, file, error, &count);
   pthread_mutex_unlock(&cache->lock);
   if (!status) stat_add(cache, mc_file_was_cached(file) ? STAT_HITS : STAT_MISSES, count);
