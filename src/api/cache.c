@@ -231,7 +231,8 @@ static const char *const memory_names[] = {"memory_objects", "memory_bytes", "me
 static void gauges(mc_cache *cache, uint64_t *flights, uint64_t *waiting) {
   struct flight *flight;
   pthread_mutex_lock(&cache->lock);
-  DL_COUNT(cache->flight_list, flight, *flights);
+  *flights = 0;
+  DL_FOREACH(cache->flight_list, flight) *flights += !flight->ended; /* else it is only read from */
   *waiting = cache->waiting;
   pthread_mutex_unlock(&cache->lock);
 }

@@ -213,6 +213,19 @@ static char *default_storage(void) {
   return home && home[0] == '/' ? format_str("%s/.cache/modelcache", home) : NULL;
 }
 
+/* 0 where that makes no sense is the default; what is out of bounds is refused, as it is in a configuration. */
+static mc_status check_option(const mc_option_row *row, mc_options *options, mc_error *err) {
+  mc_options scratch;
+  char text[64];
+  const char *member = (const char *)options + row->offset;
+  bool is_small = row->type == MC_OPTION_COUNT;
+  bool is_large = row->type == MC_OPTION_NUMBER || row->type == MC_OPTION_SIZE || row->type == MC_OPTION_DURATION;
+  if (!is_small && !is_large) return MC_OK;
+  bool none = is_small ? *(const uint32_t *)member == 0 : *(const uint64_t *)member == 0;
+  if (none && row->least > 0) return mc_option_parse(row, options, row->fallback, NULL);
+  return mc_option_parse(row, &scratch, mc_option_print(row, options, text, sizeof(text)), err);
+}
+
 static mc_status copy_options(struct mc_cache *cache, const mc_options *options, mc_error *err) {
   mc_options_init(&cache->options);
   memcpy(&cache->options, options, options->struct_size < sizeof(*options) ? options->struct_size : sizeof(*options));
@@ -233,11 +246,9 @@ static mc_status copy_options(struct mc_cache *cache, const mc_options *options,
   }
   if (copied && !cache->options.coordination) cache->options.coordination = "local";
   if (copied && !cache->options.schemes) cache->options.schemes = "";
-  for (const mc_option_row *row = mc_option_rows(); row->name; row++) { /* 0 where it makes no sense: the default */
-    bool counts = row->type == MC_OPTION_COUNT && row->least > 0;
-    if (counts && *(uint32_t *)((char *)&cache->options + row->offset) == 0) {
-      mc_option_parse(row, &cache->options, row->fallback, NULL);
-    }
+  for (const mc_option_row *row = mc_option_rows(); row->name && copied; row++) {
+    mc_status status = check_option(row, &cache->options, err);
+    if (status) return status;
   }
   if (cache->options.low_watermark > cache->options.high_watermark) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, "open", "low_watermark must not be above high_watermark");

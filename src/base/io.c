@@ -202,13 +202,25 @@ int remove_all(const char *path) {
   return remove_at(AT_FDCWD, path);
 }
 
+#define COPY_PIECE ((size_t)64 << 20)
+
+static bool always(void *arg) {
+  (void)arg;
+  return true;
+}
+
 int copy_fd(int from, int to, uint64_t size) {
+  return copy_fd_while(from, to, size, always, NULL);
+}
+
+int copy_fd_while(int from, int to, uint64_t size, bool (*go_on)(void *arg), void *arg) {
   struct stat st;
+  if (!go_on(arg)) return ECANCELED;
   if (fstat(from, &st) == 0 && (uint64_t)st.st_size == size && ioctl(to, FICLONE, from) == 0) return 0;
   off_t in = 0, out = 0;
-  while ((uint64_t)in < size) {
+  while ((uint64_t)in < size && go_on(arg)) {
     uint64_t left = size - (uint64_t)in;
-    ssize_t copied = copy_file_range(from, &in, to, &out, left < (1u << 30) ? (size_t)left : (1u << 30), 0);
+    ssize_t copied = copy_file_range(from, &in, to, &out, left < COPY_PIECE ? (size_t)left : COPY_PIECE, 0);
     if (copied < 0 && errno == EINTR) continue;
     if (copied <= 0) break; /* not between these file systems, or not at all: by hand from here */
   }
@@ -218,7 +230,7 @@ int copy_fd(int from, int to, uint64_t size) {
   int error = 0;
   for (uint64_t at = (uint64_t)in; at < size && !error;) {
     size_t piece = size - at < (1 << 20) ? (size_t)(size - at) : (1 << 20);
-    error = pread_all(from, block, piece, at);
+    error = go_on(arg) ? pread_all(from, block, piece, at) : ECANCELED;
     if (!error) error = pwrite_all(to, block, piece, at);
     at += piece;
   }

@@ -32,6 +32,8 @@ int remove_all(const char *path);
 /* Copy the first `size` bytes of `from` to `to`, which is empty: reflink where the file system can, else
  * copy_file_range, else read and write. 0 or an errno. */
 int copy_fd(int from, int to, uint64_t size);
+/* The same as long as `go_on`, which is asked now and then, says so; else ECANCELED. */
+int copy_fd_while(int from, int to, uint64_t size, bool (*go_on)(void *arg), void *arg);
 
 /* asprintf that gives NULL on failure. */
 char *format_str(const char *format, ...) __attribute__((format(printf, 1, 2)));

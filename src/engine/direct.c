@@ -87,7 +87,7 @@ void direct_job(struct work_job *job) {
   struct run run = {.flight = flight, .request = flight->request};
   mc_error error = MC_ERROR_INIT;
   mc_file *file = NULL;
-  mc_status status = mc_call_check(&flight->call, &error);
+  mc_status status = flight_begin_direct(flight, &error);
   if (!status) status = download_new(&run.download, flight->cache, &flight->call, &error);
   if (!status) {
     flight_set_download(flight, run.download);

@@ -449,6 +449,7 @@ mc_status download_run(struct download *d, mc_source *source, const mc_info *inf
   d->source = source;
   d->expected = info->chunks.hashes && info->chunks.size == d->size ? &info->chunks : NULL;
   d->failed = MC_OK;
+  if (d->expected) download_check(d, d->expected); /* what is there already may be of another source */
   uint32_t missing = d->count - d->landed;
   uint32_t wanted = !info->ranges || d->size == MC_SIZE_UNKNOWN ? 1 : d->cache->options.parallelism;
   if (d->size != MC_SIZE_UNKNOWN && wanted > missing) wanted = missing;
@@ -489,6 +490,7 @@ uint32_t download_check(struct download *d, const mc_chunk_table *table) {
   uint32_t bad = 0;
   pthread_mutex_lock(&d->lock);
   for (uint32_t i = 0; i < d->count; i++) {
+    if (download_state(d, i) != CHUNK_LANDED) continue;
     if (table->count == d->count && hash128_equal(&d->hashes[i], &table->hashes[i])) continue;
     d->states[i] = CHUNK_MISSING;
     d->landed--;
@@ -502,7 +504,7 @@ uint32_t download_check(struct download *d, const mc_chunk_table *table) {
 }
 
 mc_status download_digest(struct download *d, mc_digest *digest, const mc_info *info, bool trusted, mc_error *err) {
-  if (trusted && info->has_digest) {
+  if (trusted && info->has_digest && info->chunks.hashes && info->chunks.size == d->size) { /* every chunk is of it */
     *digest = info->digest;
     return MC_OK;
   }

@@ -69,10 +69,11 @@ void download_adopt(struct download *download, mc_stage *stage, const mc_entry *
 mc_status download_begin(struct download *download, const char *key, const mc_info *info, mc_error *err);
 /* Read what is missing. Blocks. May be called again with another source of the same version after a failure. */
 mc_status download_run(struct download *download, mc_source *source, const mc_info *info, mc_error *err);
-/* Compare with a table that was not known before: what differs is missing again. Returns how many chunks are. */
+/* Compare what has landed with a table that was not known before: what differs is missing again. Returns how many
+ * chunks are. */
 uint32_t download_check(struct download *download, const mc_chunk_table *table);
-/* The digest of the whole: from `info` if its upstream is trusted with it, else the SHA-256 of what has landed.
- * MC_CORRUPT if both are known and differ. */
+/* The digest of the whole: from `info` if its upstream is trusted with it and told the chunks, which were compared,
+ * else the SHA-256 of what has landed. MC_CORRUPT if both are known and differ. */
 mc_status download_digest(struct download *download, mc_digest *digest, const mc_info *info, bool trusted,
                           mc_error *err);
 /* Make the stage an object, and open it. */

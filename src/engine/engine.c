@@ -13,6 +13,19 @@ void engine_kick_clock(struct mc_cache *cache) {
   pthread_cond_signal(&cache->clock_wake);
 }
 
+static void sweep_job(struct work_job *job) {
+  struct mc_cache *cache = (struct mc_cache *)((char *)job - offsetof(struct mc_cache, sweep));
+  for (size_t i = 0; i < cache->tier_count; i++) tier_sweep(cache->tiers[i]);
+  atomic_store(&cache->sweeping, false);
+}
+
+/* By a job, as the clock must not wait for a disk: deadlines and claims would. */
+static void sweep(struct mc_cache *cache) {
+  if (atomic_exchange(&cache->sweeping, true)) return;
+  cache->sweep.run = sweep_job;
+  if (work_submit(cache->job_pool, &cache->sweep, NULL)) atomic_store(&cache->sweeping, false);
+}
+
 static void *clock_main(void *arg) {
   struct mc_cache *cache = arg;
   int64_t sweep_at = clock_ns() + SWEEP_MS * NS_PER_MS;
@@ -31,7 +44,7 @@ static void *clock_main(void *arg) {
     }
     free(flights);
     if (now >= sweep_at) {
-      for (size_t i = 0; i < cache->tier_count; i++) tier_sweep(cache->tiers[i]);
+      sweep(cache);
       sweep_at = now + SWEEP_MS * NS_PER_MS;
     }
     pthread_mutex_lock(&cache->lock);

@@ -10,8 +10,9 @@
  *
  * No lock is held over a backend's op or a callback.
  *
- * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths and the like),
- * the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress, sweeps. */
+ * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths, sweeps and
+ * the like), the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress,
+ * claims. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -79,6 +80,8 @@ struct mc_cache {
   pthread_cond_t clock_wake;
   bool clock_runs, clock_kicked;
   int64_t clock_next; /* when it will look again */
+  struct work_job sweep;
+  atomic_bool sweeping; /* it is queued, or runs */
 
   pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */
   void (*watcher)(void *user, const mc_entry *entry);
@@ -177,7 +180,7 @@ int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now
  *   running      flights table, worker           flight_end: leaves the table, waiters are told
  *   ended        followers that still read       the last reference
  *
- * A direct one is in no table: it has one waiter, whose destination it writes to, and who can't leave before it ends.
+ * A direct one is in no table: it has one waiter, whose destination it writes to, and who can't leave while it runs.
  */
 struct flight {
   atomic_uint references;
@@ -190,7 +193,9 @@ struct flight {
   bool joinable; /* in cache->flights */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */
+  bool writes;   /* a direct one runs: it may write to its caller's memory until it ends */
   bool revalidate, pin, unpin;
+  bool ended;                 /* everybody was told */
   bool settled;               /* what those three say has been looked at for the last time */
   struct mc_request *request; /* of a direct one; with a reference */
   struct mc_request *waiters; /* those that the clock has looked at in its round come last */
@@ -242,6 +247,8 @@ void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason)
 /* For mc_open_args.progress. */
 void flight_peer_progress(void *user, const mc_upstream_progress *peer);
 void flight_set_download(struct flight *flight, struct download *download);
+/* A direct one runs from now on: MC_CANCELLED if its caller has gone. */
+mc_status flight_begin_direct(struct flight *flight, mc_error *err);
 /* Let the download under way be seen and, once its size is known, followed; and no more. */
 void flight_show(struct flight *flight);
 void flight_hide(struct flight *flight);

@@ -38,13 +38,21 @@ static bool copy_text(char *to, size_t size, const char *from) {
   return true;
 }
 
+/* Validators may hold any bytes, a record only UTF-8: one without is asked for again in full. */
+static const char *record_text(const char *text) {
+  json_t *json = json_string(text);
+  json_decref(json);
+  return json ? text : "";
+}
+
 static char *record_encode(const mc_entry *entry) {
   char hex[MC_DIGEST_HEX_SIZE] = "";
   if (entry->has_digest) mc_digest_hex(hex, &entry->digest);
-  json_t *json = json_pack("{ss sI ss ss ss sI sI sI sb}", "url", entry->url, "size", (json_int_t)entry->size, "digest",
-                           hex, "etag", entry->validators.etag, "version", entry->validators.version, "last_modified",
-                           (json_int_t)entry->validators.last_modified, "fetched_at", (json_int_t)entry->fetched_at,
-                           "checked_at", (json_int_t)entry->checked_at, "pinned", entry->pinned);
+  json_t *json =
+      json_pack("{ss sI ss ss ss sI sI sI sb}", "url", entry->url, "size", (json_int_t)entry->size, "digest", hex,
+                "etag", record_text(entry->validators.etag), "version", record_text(entry->validators.version),
+                "last_modified", (json_int_t)entry->validators.last_modified, "fetched_at",
+                (json_int_t)entry->fetched_at, "checked_at", (json_int_t)entry->checked_at, "pinned", entry->pinned);
   char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
   json_decref(json);
   return text;

@@ -290,6 +290,14 @@ mc_status flight_start_direct(struct mc_request *request, mc_error *err) {
   return status;
 }
 
+mc_status flight_begin_direct(struct flight *flight, mc_error *err) {
+  pthread_mutex_lock(&flight->cache->lock);
+  mc_status status = mc_call_check(&flight->call, err); /* it is cancelled when its caller leaves */
+  flight->writes = !status;
+  pthread_mutex_unlock(&flight->cache->lock);
+  return status;
+}
+
 /* ---- its claim ---- */
 
 void flight_set_claim(struct flight *flight, uint64_t token) {
@@ -348,6 +356,7 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   pthread_mutex_lock(&cache->lock);
   if (flight->joinable) HASH_DEL(cache->flights, flight);
   flight->joinable = false;
+  flight->ended = true;
   struct mc_request *waiters = take_waiters(flight, status, file, error, &count);
   pthread_mutex_unlock(&cache->lock);
   if (status && status != MC_CANCELLED) say_failed(flight, status, error);

@@ -17,6 +17,8 @@
 #define PAUSE_OF_FEW_MS 200
 #define PAUSE_MS        1000
 
+#define BUFFER_PIECE    ((size_t)64 << 20) /* is read at once: between them it can be cancelled */
+
 void mc_get_options_init(mc_get_options *options) {
   *options = (mc_get_options)MC_GET_OPTIONS_INIT;
 }
@@ -42,27 +44,55 @@ void request_end(struct mc_request *request, mc_status status, mc_file *file, co
 
 /* ---- into a path or a buffer ---- */
 
-static mc_status copy_to_path(mc_file *file, const char *path, mc_error *err) {
+/* Whether a request that no flight looks after is to go on. */
+static mc_status check(struct mc_request *request, mc_error *err) {
+  struct mc_cache *cache = request->cache;
+  mc_call call = {request->deadline, request->options.cancel};
+  pthread_mutex_lock(&cache->lock);
+  bool cancelled = request->cancelled, closing = cache->closing;
+  pthread_mutex_unlock(&cache->lock);
+  if (cancelled) return mc_error_set(err, MC_CANCELLED, ORIGIN, "the call was cancelled");
+  if (closing) return mc_error_set(err, MC_CANCELLED, ORIGIN, "the cache is closing");
+  return mc_call_check(&call, err);
+}
+
+static bool go_on(void *arg) {
+  return check(arg, NULL) == MC_OK;
+}
+
+static mc_status copy_to_path(struct mc_request *request, mc_error *err) {
   char *temporary;
+  const mc_file *file = request->file;
+  const char *path = request->path;
   int fd, error = file_draft(&fd, &temporary, path);
   if (error) return mc_error_errno(err, error, ORIGIN, "can't write %s", path);
-  error = copy_fd(mc_file_fd(file), fd, mc_file_size(file));
+  error = copy_fd_while(mc_file_fd(file), fd, mc_file_size(file), go_on, request);
   if (error) {
     file_discard(temporary);
   } else {
     error = file_publish(fd, temporary, path);
   }
   close(fd);
-  return error ? mc_error_errno(err, error, ORIGIN, "can't write %s", path) : MC_OK;
+  mc_status status = error == ECANCELED ? check(request, err) : MC_OK;
+  if (status || !error) return status;
+  return mc_error_errno(err, error, ORIGIN, "can't write %s", path);
 }
 
-static mc_status copy_to_buffer(mc_file *file, void *buffer, size_t size, mc_error *err) {
-  size_t got;
-  if (mc_file_size(file) > size) {
+static mc_status copy_to_buffer(struct mc_request *request, mc_error *err) {
+  mc_file *file = request->file;
+  uint64_t size = mc_file_size(file);
+  if (size > request->options.buffer_size) {
     return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the buffer of %zu bytes is smaller than the file of %llu",
-                        size, (unsigned long long)mc_file_size(file));
+                        request->options.buffer_size, (unsigned long long)size);
   }
-  return mc_file_read(file, 0, buffer, size, &got, err);
+  mc_status status = MC_OK;
+  for (uint64_t at = 0; at < size && !status;) {
+    size_t got, piece = size - at < BUFFER_PIECE ? (size_t)(size - at) : BUFFER_PIECE;
+    status = check(request, err);
+    if (!status) status = mc_file_read(file, at, (char *)request->options.buffer + at, piece, &got, err);
+    at += piece;
+  }
+  return status;
 }
 
 static bool has_destination(const struct mc_request *request) {
@@ -77,9 +107,7 @@ static void deliver_job(struct work_job *job) {
   struct mc_request *request = request_of(job);
   mc_error error = MC_ERROR_INIT;
   mc_file *file = request->file;
-  mc_status status = request->path
-                         ? copy_to_path(file, request->path, &error)
-                         : copy_to_buffer(file, request->options.buffer, request->options.buffer_size, &error);
+  mc_status status = request->path ? copy_to_path(request, &error) : copy_to_buffer(request, &error);
   if (status) mc_file_release(file);
   request_end(request, status, status ? NULL : file, &error);
 }
@@ -130,7 +158,8 @@ static void cached_job(struct work_job *job) {
   mc_entry *entry = NULL;
   mc_file *file = NULL;
   struct tier *damaged = NULL;
-  mc_status status = entry_load(&entry, cache, request->key, &error);
+  mc_status status = check(request, &error);
+  if (!status) status = entry_load(&entry, cache, request->key, &error);
   if (!status && !entry->has_digest) status = MC_NOT_FOUND;
   if (!status) status = file_open(&file, cache, entry, true, true, &damaged, &error);
   if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
@@ -248,8 +277,8 @@ static void leave_flight(struct mc_request *request) {
   DL_DELETE(flight->waiters, request);
   request->flight = NULL;
   cache->waiting--;
-  if (flight->waiters || flight->detached || !flight->joinable) return;
-  HASH_DEL(cache->flights, flight);
+  if (flight->waiters || flight->detached || !(flight->joinable || flight->direct)) return;
+  if (flight->joinable) HASH_DEL(cache->flights, flight);
   flight->joinable = false;
   mc_cancel_trigger(flight->cancel);
 }
@@ -260,9 +289,9 @@ static void request_stop(struct mc_request *request, mc_status why, const char *
   mc_error error = MC_ERROR_INIT;
   mc_error_set(&error, why, ORIGIN, "%s", message);
   pthread_mutex_lock(&cache->lock);
-  bool waits = request->flight && !request->flight->direct, end = false;
+  bool waits = request->flight && !request->flight->writes, end = false;
   request->cancelled |= why == MC_CANCELLED; /* for a flight that is about to be started for it */
-  if (request->flight && request->flight->direct) {
+  if (request->flight && !waits) {
     mc_cancel_trigger(request->flight->cancel); /* it still writes to the caller's memory: its end is the request's */
   } else if (waits) {
     leave_flight(request);
@@ -290,6 +319,7 @@ static void report(struct mc_cache *cache, struct mc_request *request, const mc_
   pthread_mutex_lock(&cache->lock);
   request->in_callback = false;
   if (!request->completed) return;
+  request->completed = false; /* it may go on to wait for a direct flight, and be reported to again */
   request->state = REQUEST_DONE;
   mc_file *file = request->file;
   request->file = NULL;
@@ -317,7 +347,7 @@ static void look_after(struct mc_cache *cache, struct mc_request *request, const
                        int64_t now) {
   struct flight *flight = request->flight;
   bool cancelled = mc_cancel_triggered(request->options.cancel);
-  if (cancelled || (request->deadline <= now && !flight->direct)) { /* a direct flight has the deadline itself */
+  if (cancelled || (request->deadline <= now && !flight->writes)) { /* else the flight has the deadline itself */
     pthread_mutex_unlock(&cache->lock);
     request_stop(request, cancelled ? MC_CANCELLED : MC_DEADLINE_EXCEEDED,
                  cancelled ? "the call was cancelled" : "the call's deadline has passed");
@@ -325,7 +355,7 @@ static void look_after(struct mc_cache *cache, struct mc_request *request, const
     return;
   }
   int64_t due = request->options.cancel ? now + WATCH_MS * NS_PER_MS : INT64_MAX;
-  if (!flight->direct) due = deadline_earlier(due, request->deadline);
+  if (!flight->writes) due = deadline_earlier(due, request->deadline);
   flight->due = deadline_earlier(flight->due, due);
   if (!request->options.progress || (!news && request->told)) return;
   request->told = true;

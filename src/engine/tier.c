@@ -44,6 +44,11 @@ void tier_release(struct tier *tier) {
     HASH_DEL(tier->slots, slot);
     free(slot);
   }
+  struct reference *reference, *other;
+  HASH_ITER(hh, tier->references, reference, other) {
+    HASH_DEL(tier->references, reference);
+    free(reference);
+  }
   if (tier->storage) tier->storage->ops->close(tier->storage);
   pthread_mutex_destroy(&tier->lock);
   pthread_cond_destroy(&tier->changed);
@@ -145,14 +150,16 @@ static mc_status open_slot_stored(struct slot **out, struct tier *tier, const mc
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
   if (status) {
-    /* It has gone, or lost its table: nothing that can be used. */
-    if (slot && !slot->readers && !change_runs(tier, digest)) index_drop(tier, slot);
+    /* It has gone, or lost its table: nothing that can be used. Anything else, such as a want of descriptors, passes,
+     * and what is still stored must still be counted. */
+    bool lost = status == MC_NOT_FOUND || status == MC_CORRUPT;
+    if (lost && slot && !slot->readers && !change_runs(tier, digest)) index_drop(tier, slot);
     return status == MC_CORRUPT ? mc_error_set(err, MC_NOT_FOUND, ORIGIN, "a stored object lost its chunk table")
                                 : status;
   }
   if (!slot && tier->removals == removals) { /* another process put it there, and has an entry that refers to it */
     slot = index_insert(tier, digest, found.size, clock_wall_ms());
-    if (slot) slot->references = 1;
+    if (slot && slot->references <= 0) slot->references = 1;
     if (!slot) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an object");
   }
   if (slot) use(tier, slot, &found);
@@ -302,14 +309,16 @@ bool object_got_again(struct object *object, int64_t within_ms) {
 /* A stage has become the object, and was opened again. With the lock held. */
 static struct slot *arrive(struct tier *tier, const mc_digest *digest, struct found *found, const struct stamp *stamp) {
   struct slot *slot = index_find(tier, digest);
+  if (slot &&
+      slot->readers) { /* they keep their file: whether it is still as good, or was ever verified, is not known */
+    index_drop(tier, slot);
+    slot = NULL;
+  }
   if (!slot) slot = index_insert(tier, digest, found->size, clock_wall_ms());
   if (!slot) return NULL;
-  slot->doomed = false;
-  if (slot->readers == 0) { /* else its readers' file is another one, which is as good */
-    slot->damaged = false;
-    slot->is_verified = stamp != NULL;
-    if (stamp) slot->verified = *stamp;
-  }
+  slot->doomed = slot->damaged = false;
+  slot->is_verified = stamp != NULL;
+  if (stamp) slot->verified = *stamp;
   use(tier, slot, found);
   return slot;
 }
@@ -405,12 +414,7 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins) {
   pthread_mutex_lock(&tier->lock);
-  struct slot *slot = index_find(tier, digest);
-  if (slot) {
-    slot->references += references;
-    slot->pins += pins;
-    index_settle(tier, slot);
-  }
+  index_refer(tier, digest, references, pins);
   pthread_mutex_unlock(&tier->lock);
 }
 
@@ -424,7 +428,8 @@ bool tier_has(struct tier *tier, const mc_digest *digest) {
 bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
-  bool referred = slot && slot->references > 0;
+  struct reference *known = index_reference(tier, digest);
+  bool referred = slot ? slot->references > 0 : known && known->references > 0;
   pthread_mutex_unlock(&tier->lock);
   return referred;
 }

@@ -72,8 +72,8 @@ mc_status tier_commit(struct object **out, struct tier *tier, mc_stage **stage, 
 mc_status tier_remove(struct tier *tier, const mc_digest *digest, uint64_t *bytes, mc_error *err);
 /* Turn a damaged object into a stage of `key`. */
 mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *key, mc_stage **stage, mc_error *err);
-/* An entry refers to the object, pins it, or stops to (by -1). An object that no entry refers to is removed once it has
- * not been used for ten minutes. */
+/* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. An object that no
+ * entry refers to is removed once it has not been used for ten minutes. */
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
 bool tier_has(struct tier *tier, const mc_digest *digest);
 bool tier_is_referred(struct tier *tier, const mc_digest *digest);

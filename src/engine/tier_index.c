@@ -23,11 +23,53 @@ void index_settle(struct tier *tier, struct slot *slot) {
   }
 }
 
+struct reference *index_reference(struct tier *tier, const mc_digest *digest) {
+  struct reference *reference;
+  HASH_FIND(hh, tier->references, digest, sizeof(*digest), reference);
+  return reference;
+}
+
+/* NULL: no memory. */
+static struct reference *add_reference(struct tier *tier, const mc_digest *digest) {
+  struct reference *reference = calloc(1, sizeof(*reference));
+  if (!reference) return NULL;
+  reference->digest = *digest;
+  unsigned before = HASH_COUNT(tier->references);
+  HASH_ADD(hh, tier->references, digest, sizeof(*digest), reference);
+  if (HASH_COUNT(tier->references) > before) return reference;
+  free(reference);
+  return NULL;
+}
+
+void index_refer(struct tier *tier, const mc_digest *digest, int references, int pins) {
+  struct slot *slot = index_find(tier, digest);
+  struct reference *known = index_reference(tier, digest);
+  if (!known) known = add_reference(tier, digest);
+  if (known) {
+    known->references += references;
+    known->pins += pins;
+    if (!known->references && !known->pins) {
+      HASH_DEL(tier->references, known);
+      free(known);
+    }
+  }
+  if (!slot) return;
+  if (references > 0) slot->doomed = false; /* it was removed while it had readers, and is needed again */
+  slot->references += references;
+  slot->pins += pins;
+  index_settle(tier, slot);
+}
+
 struct slot *index_insert(struct tier *tier, const mc_digest *digest, uint64_t size, int64_t used_at) {
   struct slot *slot = calloc(1, sizeof(*slot));
   if (!slot) return NULL;
   slot->object = (struct object){.digest = *digest, .size = size, .fd = -1, .tier = tier};
   slot->used_at = used_at;
+  const struct reference *known = index_reference(tier, digest);
+  if (known) {
+    slot->references = known->references;
+    slot->pins = known->pins;
+  }
   unsigned before = HASH_COUNT(tier->slots);
   HASH_ADD(hh, tier->slots, object.digest, sizeof(*digest), slot);
   if (HASH_COUNT(tier->slots) == before) {

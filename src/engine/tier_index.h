@@ -25,10 +25,18 @@ struct slot {
   bool gone; /* out of the index; freed by the last reader */
   bool idle; /* in tier->idle */
   uint32_t readers;
-  int references, pins;     /* of entries */
+  int references, pins;     /* of entries: see struct reference */
   int64_t used_at;          /* wall-clock milliseconds */
   int64_t got_at;           /* see object_got_again; 0: never */
   struct slot *prev, *next; /* tier->idle */
+  UT_hash_handle hh;
+};
+
+/* How many entries need a digest, also while its object is not there: an entry outlives an object that was evicted, or
+ * found damaged, and comes again. */
+struct reference {
+  mc_digest digest;
+  int references, pins;
   UT_hash_handle hh;
 };
 
@@ -46,7 +54,8 @@ struct tier {
   struct slot *slots;     /* by digest */
   struct slot *idle;      /* those that may be evicted: no reader, no pin; the least recently used first */
   struct change *changes;
-  uint64_t removals; /* counts them, for those who looked at the storage without the lock */
+  struct reference *references; /* by digest */
+  uint64_t removals;            /* counts them, for those who looked at the storage without the lock */
   uint64_t bytes, idle_bytes, reserved, open;
   uint32_t users; /* the owner, those of tier_acquire, and every open slot */
 };
@@ -54,6 +63,10 @@ struct tier {
 struct slot *index_find(struct tier *tier, const mc_digest *digest);
 /* NULL: no memory. */
 struct slot *index_insert(struct tier *tier, const mc_digest *digest, uint64_t size, int64_t used_at);
+/* Count the entries that need a digest. Those of its slot, if it has one, are told, too. */
+void index_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
+/* NULL: no entry needs it. */
+struct reference *index_reference(struct tier *tier, const mc_digest *digest);
 /* Out of the index; frees it unless it has readers. */
 void index_drop(struct tier *tier, struct slot *slot);
 /* Put a slot into the idle list, at its end, or take it out, as its readers and pins want. */

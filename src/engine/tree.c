@@ -227,21 +227,39 @@ static bool version_of(struct tree *tree, char hex[MC_DIGEST_HEX_SIZE]) {
   return true;
 }
 
-/* Remove stages that were left and, with `now`, the versions that are neither `now` nor `before`. */
+/* When a version was put in place, in nanoseconds; 0: it is not there. */
+static int64_t placed_at(const char *versions, const char *version) {
+  struct stat st;
+  char *path = version ? format_str("%s/%s", versions, version) : NULL;
+  int64_t when = path && lstat(path, &st) == 0 ? (int64_t)st.st_ctim.tv_sec * NS_PER_S + st.st_ctim.tv_nsec : 0;
+  free(path);
+  return when;
+}
+
+/* Whether what lies beside the versions is of somebody who may still be at it. */
+static bool is_in_work(const char *versions, const char *name) {
+  struct stat st;
+  char *path = format_str("%s/%s", versions, name);
+  bool in_work =
+      !path || (lstat(path, &st) == 0 && owner_may_live(name + 6, (int64_t)st.st_mtim.tv_sec * 1000, 24 * 3600 * 1000));
+  free(path);
+  return in_work;
+}
+
+/* Remove stages that were left and, with `now`, the versions that came before `before`. Those that came after it are
+ * of others, who have switched to them meanwhile or are about to. */
 static void remove_old(const char *versions, const char *now, const char *before) {
   DIR *dir = opendir(versions);
   struct dirent *entry;
+  int64_t since = placed_at(versions, before);
   while (dir && (entry = readdir(dir))) {
     const char *name = entry->d_name;
-    const char *owner = strncmp(name, "stage.", 6) == 0 ? name + 6 : NULL;
-    bool stays = owner ? false : !now || strcmp(name, now) == 0 || (before && strcmp(name, before) == 0);
+    bool stays = strncmp(name, "stage.", 6) == 0 ? is_in_work(versions, name)
+                                                 : !now || !since || strcmp(name, now) == 0 ||
+                                                       strcmp(name, before) == 0 || placed_at(versions, name) > since;
     if (name[0] == '.' || stays) continue;
-    struct stat st;
     char *path = format_str("%s/%s", versions, name);
-    if (path && !(owner && stat(path, &st) == 0 &&
-                  owner_may_live(owner, (int64_t)st.st_mtim.tv_sec * 1000, 24 * 3600 * 1000))) {
-      remove_all(path);
-    }
+    if (path) remove_all(path);
     free(path);
   }
   if (dir) closedir(dir);
@@ -264,7 +282,7 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
   char *before = version_now(path);
   char *to = format_str("%s/%s", versions, version),
        *target = format_str("%s/%s", slash ? slash + 1 : versions, version);
-  char *link_path = format_str("%s/link.XXXXXX", versions);
+  char *link_path = format_str("%s.link", tree->stage); /* a name by which it's known whose it is */
   int error = to && target && link_path ? 0 : ENOMEM;
   *changed = !before || strcmp(before, version) != 0;
   if (!error && rename(tree->stage, to)) {
@@ -275,17 +293,20 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
     }
   }
   if (!error && *changed) {
-    uint64_t number;
-    random_bytes(&number, sizeof(number));
-    sprintf(link_path + strlen(link_path) - 6, "%06x", (unsigned)(number & 0xffffff));
     if (symlink(target, link_path) || rename(link_path, path)) error = errno;
+    if (error) unlink(link_path);
   }
   /* A former version stays until the next switch. */
   if (!error) remove_old(versions, *changed ? version : NULL, before);
+  bool there = !error && access(to, F_OK) == 0;
   free(before);
   free(to);
   free(target);
   free(link_path);
+  if (!error && !there) { /* an old one that was there already, and that another took for too old */
+    return mc_error_set(err, MC_UNAVAILABLE, "tree", "another get of %s removed this version meanwhile; try again",
+                        path);
+  }
   return error ? mc_error_errno(err, error, "tree", "can't publish the tree at %s", path) : MC_OK;
 }
 

@@ -106,8 +106,11 @@ mc_status work_submit(struct work *work, struct work_job *job, mc_error *err) {
   mc_status status = MC_OK;
   pthread_mutex_lock(&work->lock);
   struct worker *ended = take_ended(work);
-  if (work->queued >= work->idle && work->threads < work->most) add_worker(work);
-  if (work->threads == 0) {
+  bool closing = work->closing; /* a thread that is started now would be joined by nobody */
+  if (!closing && work->queued >= work->idle && work->threads < work->most) add_worker(work);
+  if (closing) {
+    status = mc_error_set(err, MC_CANCELLED, "engine", "the cache is closing");
+  } else if (work->threads == 0) {
     status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, "engine", "can't start a thread: raise the limit of threads");
   } else {
     DL_APPEND(work->queue, job);

@@ -14,9 +14,11 @@ struct work_job {
 
 /* At most `threads` at once; more jobs than that queue. */
 mc_status work_new(struct work **out, uint32_t threads, mc_error *err);
-/* Never blocks. If not even one thread can be started the job is refused: MC_RESOURCE_EXHAUSTED. */
+/* Never blocks. If not even one thread can be started the job is refused: MC_RESOURCE_EXHAUSTED. Refused
+ * with MC_CANCELLED once work_free has begun: a job that it still runs may try. */
 mc_status work_submit(struct work *work, struct work_job *job, mc_error *err);
-/* Run what is queued to its end and join the threads. Nothing may be submitted any more. */
+/* Run what is queued to its end and join the threads. Nobody but its own jobs may submit any more, and they are
+ * refused. */
 void work_free(struct work *work);
 
 #endif

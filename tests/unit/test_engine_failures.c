@@ -139,6 +139,26 @@ static void a_lost_claim_costs_nothing_that_is_true(void **state) {
   get_once(fixture, URL, content);
 }
 
+static void who_lost_the_claim_writes_no_record(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
+  mc_digest recorded = content->digest;
+  mc_entry *entry;
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  fake_change(content, CHUNK, 2);
+  fake_coordination_fail(FAKE_RENEW, MC_BUSY);
+  fake_coordination_fail(FAKE_PUBLISH, MC_BUSY);
+  assert_int_equal(try_get(fixture, URL, MC_GET_REVALIDATE, NULL), MC_OK);
+  close_cache(fixture);
+  fake_coordination_fail(FAKE_RENEW, MC_OK);
+  fake_coordination_fail(FAKE_PUBLISH, MC_OK);
+  open_cache(fixture);
+  assert_int_equal(mc_stat(&entry, fixture->cache, URL, MC_GET_CACHED, 0, NULL), MC_OK);
+  assert_memory_equal(&entry->digest, &recorded, sizeof(recorded)); /* and not what it had got */
+  mc_entry_free(entry);
+}
+
 static void a_claim_is_given_back_however_it_ends(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -225,6 +245,7 @@ int main(void) {
       TEST(an_object_that_another_process_removed_is_got_again),
       TEST(what_is_stored_is_served_without_coordination),
       TEST(a_lost_claim_costs_nothing_that_is_true),
+      TEST(who_lost_the_claim_writes_no_record),
       TEST(a_claim_is_given_back_however_it_ends),
       TEST(what_was_published_meanwhile_is_not_downloaded_again),
       TEST(a_long_download_keeps_its_claim),

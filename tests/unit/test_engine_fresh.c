@@ -225,6 +225,19 @@ static void an_upstream_that_confirms_what_nobody_has_is_refused(void **state) {
   assert_int_equal(try_get(fixture, URL, 0, NULL), MC_PROTOCOL);
 }
 
+static void an_etag_may_hold_any_bytes(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 10, 1);
+  strcpy(content->validators.etag, "\"caf\xe9\"");
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  assert_int_equal(try_get(fixture, URL, MC_GET_REVALIDATE, NULL), MC_OK);
+  assert_int_equal(content->opens_unchanged, 1);
+  close_cache(fixture);
+  open_cache(fixture);
+  assert_true(get_once(fixture, URL, content));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -241,6 +254,7 @@ int main(void) {
       TEST(a_failure_is_not_remembered),
       TEST(a_pin_needs_no_upstream),
       TEST(whoever_joins_late_is_heard),
+      TEST(an_etag_may_hold_any_bytes),
       TEST(an_upstream_that_confirms_what_nobody_has_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

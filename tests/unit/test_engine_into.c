@@ -2,6 +2,7 @@
  */
 #include "tests/fakes/engine_fixture.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -59,6 +60,32 @@ static void a_buffer_gets_the_bytes(void **state) {
   assert_int_equal(get_into(fixture, NULL, NULL, buffer, content->size - 1, 0, &error), MC_RESOURCE_EXHAUSTED);
   assert_non_null(strstr(error.message, "buffer"));
   free(buffer);
+}
+
+/* A copy of what is at hand waits for nobody, but takes its time, and may queue. */
+static void a_copy_ends_with_its_call(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, CHUNK + 1, 1);
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending pending;
+  char folder[256], path[256];
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  assert_int_equal(mkdir(path_in(fixture, folder, "out"), 0755), 0);
+  assert_int_equal(mc_cancel_new(&options.cancel, NULL), MC_OK);
+  mc_cancel_trigger(options.cancel);
+  for (int how = 0; how < 3; how++) {
+    options.flags = how == 2 ? MC_GET_CACHED : 0;
+    options.path = how == 0 ? path_in(fixture, path, "out/model") : NULL;
+    options.buffer = how == 1 ? malloc(content->size) : NULL;
+    options.buffer_size = content->size;
+    start_get(&pending, fixture, URL, &options);
+    assert_int_equal(finish_get(&pending), MC_CANCELLED);
+    assert_null(pending.file);
+    free(options.buffer);
+  }
+  assert_int_equal(names_in(folder), 0);
+  mc_cancel_free(options.cancel);
 }
 
 static void a_direct_get_keeps_nothing(void **state) {
@@ -186,6 +213,93 @@ static void without_room_to_keep_it_goes_straight(void **state) {
   assert_file_is(path, content);
 }
 
+struct slow_watcher {
+  atomic_bool hold;
+  atomic_uint reports;
+};
+
+static void slow_progress(void *user, const mc_progress *progress) {
+  struct slow_watcher *watcher = user;
+  (void)progress;
+  atomic_fetch_add(&watcher->reports, 1);
+  while (atomic_load(&watcher->hold)) usleep(1000);
+}
+
+static void await_slow(struct slow_watcher *watcher, unsigned reports) {
+  for (int i = 0; i < 60000 && atomic_load(&watcher->reports) < reports; i++) usleep(1000);
+  assert_true(atomic_load(&watcher->reports) >= reports);
+}
+
+/* The flight that could not keep it ends while the caller is told of progress: what follows is told of, too, and `done`
+ * is called once, after the last byte was written. */
+static void without_room_while_progress_is_told(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 2 * CHUNK, 1);
+  struct slow_watcher watcher = {true, 0};
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending pending;
+  uint64_t count;
+  fixture->options.storage_capacity = CHUNK;
+  content->stalls = true;
+  content->opens_say = "held back";
+  open_cache(fixture);
+  options.buffer = malloc(content->size);
+  options.buffer_size = content->size;
+  options.progress = slow_progress;
+  options.user = &watcher;
+  start_get(&pending, fixture, URL, &options);
+  fake_await(&content->stalled, 1);
+  await_slow(&watcher, 1);
+  fake_release(content);
+  while (stat_of(fixture, "waiting_requests")) usleep(1000); /* until the flight has ended without room */
+  assert_int_equal(read(content->gate, &count, sizeof(count)), sizeof(count));
+  fake_lock();
+  content->stalls = true;
+  fake_unlock();
+  atomic_store(&watcher.hold, false);
+  fake_await(&content->opens, 2);
+  fake_await(&content->stalled, 1);
+  unsigned reports = atomic_load(&watcher.reports);
+  await_slow(&watcher, reports + 2);
+  assert_false(is_done(&pending));
+  fake_release(content);
+  assert_int_equal(finish_get(&pending), MC_OK);
+  assert_memory_equal(options.buffer, content->data, content->size);
+  mc_file_release(pending.file);
+  free(options.buffer);
+}
+
+static void a_direct_get_that_is_queued_ends_at_once(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 10, 1), *other = fake_add(0, "host/other", 10, 2);
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  struct pending first, second;
+  content->stalls = true;
+  fixture->options.flights = 1;
+  open_cache(fixture);
+  start_get(&first, fixture, URL, NULL);
+  fake_await(&content->stalled, 1);
+  options.flags = MC_GET_DIRECT;
+  for (int how = 0; how < 3; how++) {
+    options.buffer = malloc(10);
+    options.buffer_size = 10;
+    options.timeout_ms = how == 0 ? 30 : 0;
+    options.cancel = NULL;
+    if (how == 1) assert_int_equal(mc_cancel_new(&options.cancel, NULL), MC_OK);
+    start_get(&second, fixture, "fake://host/other", &options);
+    if (how == 1) mc_cancel_trigger(options.cancel);
+    if (how == 2) mc_request_cancel(second.request);
+    assert_int_equal(finish_get(&second), how == 0 ? MC_DEADLINE_EXCEEDED : MC_CANCELLED);
+    free(options.buffer);
+    mc_cancel_free(options.cancel);
+  }
+  fake_release(content);
+  assert_int_equal(finish_get(&first), MC_OK);
+  mc_file_release(first.file);
+  close_cache(fixture);
+  assert_int_equal(other->opens, 0);
+}
+
 static void a_cache_that_keeps_nothing_still_gets(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -222,12 +336,15 @@ int main(void) {
       TEST(a_path_gets_a_copy),
       TEST(a_path_that_can_not_be_written_leaves_nothing),
       TEST(a_buffer_gets_the_bytes),
+      TEST(a_copy_ends_with_its_call),
       TEST(a_direct_get_keeps_nothing),
       TEST(a_direct_get_uses_the_copy_at_hand),
       TEST(a_direct_get_tells_its_progress),
       TEST(a_direct_get_ends_only_when_nobody_writes_any_more),
       TEST(direct_gets_queue_with_the_others),
       TEST(without_room_to_keep_it_goes_straight),
+      TEST(without_room_while_progress_is_told),
+      TEST(a_direct_get_that_is_queued_ends_at_once),
       TEST(a_cache_that_keeps_nothing_still_gets),
       TEST(what_makes_no_sense_is_refused),
       TEST(content_that_changes_leaves_no_mixture),

@@ -222,8 +222,11 @@ static void nothing_set_means_the_defaults(void **state) {
   struct fake_content *content = fake_add(0, FILE_NAME, 10, 1);
   fixture->options.flights = fixture->options.waiters = fixture->options.parallelism = 0;
   fixture->options.high_watermark = fixture->options.low_watermark = 0;
+  fixture->options.connect_timeout_ms = fixture->options.stall_timeout_ms = fixture->options.lease_ms = 0;
+  fixture->options.tree_files = 0;
   open_cache(fixture);
   get_once(fixture, URL, content);
+  assert_int_equal(mc_get_tree(NULL, fixture->cache, "fake://host/", NULL, NULL, NULL), MC_OK);
 }
 
 static void options_that_can_not_be_are_refused(void **state) {
@@ -232,6 +235,9 @@ static void options_that_can_not_be_are_refused(void **state) {
   mc_options options = fixture->options;
   options.low_watermark = 99;
   options.high_watermark = 98;
+  assert_int_equal(mc_open_options(&fixture->cache, &options, &error), MC_INVALID_ARGUMENT);
+  options = fixture->options;
+  options.high_watermark = 200; /* percent */
   assert_int_equal(mc_open_options(&fixture->cache, &options, &error), MC_INVALID_ARGUMENT);
   options = fixture->options;
   options.storage = "nonsense:/tmp";

@@ -88,6 +88,42 @@ static void a_damaged_chunk_of_the_stage_comes_again(void **state) {
   assert_int_equal(content->chunk_bytes[0], 0);
 }
 
+static const mc_upstream_cache_ops no_cache_ops;
+static mc_upstream_ops trusted;
+
+static mc_status open_trusted(mc_upstream **out, const mc_upstream_config *config, mc_error *err) {
+  mc_status status = fake_upstream.open(out, config, err);
+  if (!status) (*out)->ops = &trusted;
+  return status;
+}
+
+/* What was kept has the validators of the version that is there now, and is of another: as with an origin whose times
+ * are of one second. A cache, whose digest is taken for true, tells the chunks. */
+static void chunks_of_another_content_come_again(void **state) {
+  static const mc_upstream_ops *const upstreams[] = {&trusted, NULL};
+  struct fixture *fixture = *state;
+  for (int is_trusted = 0; is_trusted < 2; is_trusted++) {
+    struct fake_content *content = interrupt(fixture);
+    mc_validators validators = content->validators;
+    fake_change(content, 5 * CHUNK, 2);
+    content->validators = validators;
+    content->tells_digest = content->tells_chunks = true;
+    trusted = fake_upstream;
+    trusted.flags |= MC_UPSTREAM_CACHE;
+    trusted.cache = &no_cache_ops;
+    trusted.open = open_trusted;
+    const mc_upstream_ops *const *before = fixture->options.upstream_backends;
+    if (is_trusted) fixture->options.upstream_backends = upstreams;
+    open_cache(fixture);
+    get_once(fixture, URL, content);
+    uint64_t bytes;
+    assert_int_equal(mc_evict(&bytes, fixture->cache, URL, NULL), MC_OK);
+    close_cache(fixture);
+    fixture->options.upstream_backends = before;
+    fake_clear();
+  }
+}
+
 static void a_stage_that_was_cut_is_used_as_far_as_it_goes(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = interrupt(fixture);
@@ -177,6 +213,7 @@ int main(void) {
       TEST(another_version_begins_anew),
       TEST(without_validators_nothing_is_trusted),
       TEST(a_damaged_chunk_of_the_stage_comes_again),
+      TEST(chunks_of_another_content_come_again),
       TEST(a_stage_that_was_cut_is_used_as_far_as_it_goes),
       TEST(leaving_while_it_looks_at_the_stage_does_not_lose_it),
       TEST(an_origin_without_ranges_begins_anew),

@@ -126,6 +126,31 @@ static void what_a_reader_found_damaged_is_verified_again(void **state) {
   tier_close(tier);
 }
 
+static void what_is_committed_is_not_what_a_reader_has(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  struct tier_usage usage;
+  struct object *reader, *object, *again;
+  char path[4096];
+  uint8_t byte = 0;
+  mc_digest digest;
+  reader = put(tier, CHUNK, 1, &digest);
+  assert_true(object_path(reader, path, sizeof(path)));
+  write_byte(path, 3, 9);
+  object = put(tier, CHUNK, 1, &digest); /* another URL has the same content */
+  assert_int_equal(pread(object->fd, &byte, 1, 3), 1);
+  assert_int_equal(byte, 1);
+  assert_int_equal(tier_open(&again, tier, &digest, true, false, NULL), MC_OK);
+  assert_ptr_equal(again, object);
+  object_release(reader);
+  object_release(again);
+  object_release(object);
+  tier_usage(tier, &usage);
+  assert_int_equal(usage.objects, 1);
+  assert_int_equal(usage.bytes, CHUNK);
+  assert_int_equal(usage.open, 0);
+  tier_close(tier);
+}
+
 static void objects_outlive_their_tier(void **state) {
   struct tier *tier = open_tier(*state, 0);
   mc_digest digest;
@@ -196,6 +221,56 @@ static void pins_and_references_count(void **state) {
   assert_int_equal(tier_reserve(tier, 3 * MIB, NULL), MC_OK);
   assert_false(tier_has(tier, &pinned));
   tier_unreserve(tier, 3 * MIB);
+  tier_close(tier);
+}
+
+static void what_can_not_be_opened_now_still_counts(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  struct tier_usage usage;
+  struct object *object;
+  mc_digest digest;
+  put_closed(tier, MIB, 1, &digest);
+  fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_RESOURCE_EXHAUSTED);
+  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_RESOURCE_EXHAUSTED);
+  tier_usage(tier, &usage);
+  assert_int_equal(usage.bytes, MIB);
+  fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_NOT_FOUND);
+  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_NOT_FOUND);
+  assert_false(tier_has(tier, &digest));
+  tier_close(tier);
+}
+
+static void pins_and_references_outlive_the_object(void **state) {
+  struct tier *tier = open_tier(*state, 4 * MIB);
+  struct object *object;
+  mc_digest pinned, referred;
+  mc_stage *stage;
+  char key[KEY_SIZE], path[4096];
+  put_closed(tier, 2 * MIB, 1, &pinned);
+  put_closed(tier, MIB, 2, &referred);
+  tier_refer(tier, &pinned, 1, 1);
+  tier_refer(tier, &referred, 1, 0);
+  assert_int_equal(tier_open(&object, tier, &pinned, true, true, NULL), MC_OK);
+  assert_true(object_path(object, path, sizeof(path)));
+  object_release(object);
+  write_byte(path, 1, 1);
+  assert_int_equal(tier_open(&object, tier, &pinned, true, true, NULL), MC_CORRUPT);
+  key_of_url(key, "1");
+  assert_int_equal(tier_restage(tier, &pinned, key, &stage, NULL), MC_OK);
+  stage->storage->ops->stage_close(stage, false);
+  assert_int_equal(tier_reserve(tier, 3 * MIB + MIB / 2, NULL), MC_OK);
+  assert_false(tier_has(tier, &referred)); /* evicted */
+  tier_unreserve(tier, 3 * MIB + MIB / 2);
+  put_closed(tier, 2 * MIB, 1, &pinned); /* both come again, for the entries of before */
+  put_closed(tier, MIB, 2, &referred);
+  assert_true(tier_is_referred(tier, &referred));
+  assert_int_equal(tier_reserve(tier, 2 * MIB, NULL), MC_OK);
+  assert_true(tier_has(tier, &pinned));
+  assert_int_equal(tier_reserve(tier, MIB, NULL), MC_NO_SPACE);
+  tier_unreserve(tier, 2 * MIB);
+  tier_refer(tier, &pinned, -1, -1);
+  assert_int_equal(tier_reserve(tier, 4 * MIB, NULL), MC_OK);
+  tier_unreserve(tier, 4 * MIB);
   tier_close(tier);
 }
 
@@ -307,6 +382,22 @@ static void what_is_doomed_and_committed_again_stays(void **state) {
   tier_close(call.tier);
 }
 
+static void what_is_doomed_and_needed_again_stays(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  mc_digest digest;
+  uint64_t bytes;
+  struct object *reader = put(tier, MIB, 1, &digest);
+  tier_refer(tier, &digest, 1, 0);
+  tier_refer(tier, &digest, -1, 0);
+  assert_int_equal(tier_remove(tier, &digest, &bytes, NULL), MC_OK);
+  assert_true(object_is_doomed(reader));
+  tier_refer(tier, &digest, 1, 0); /* another URL is found to have it */
+  object_release(reader);
+  assert_int_equal(tier_open(&reader, tier, &digest, true, false, NULL), MC_OK);
+  object_release(reader);
+  tier_close(tier);
+}
+
 #define ROUNDS 200
 
 static void *churn_main(void *arg) {
@@ -350,14 +441,18 @@ int main(void) {
       TEST(what_is_committed_is_open_and_verified),
       TEST(what_was_there_before_is_verified_once),
       TEST(what_a_reader_found_damaged_is_verified_again),
+      TEST(what_is_committed_is_not_what_a_reader_has),
       TEST(objects_outlive_their_tier),
       TEST(a_budget_holds),
       TEST(small_budgets_have_watermarks_too),
       TEST(pins_and_references_count),
+      TEST(what_can_not_be_opened_now_still_counts),
+      TEST(pins_and_references_outlive_the_object),
       TEST(got_again_means_in_time),
       TEST(a_commit_waits_for_a_removal_of_its_digest),
       TEST(an_eviction_passes_over_what_is_being_committed),
       TEST(what_is_doomed_and_committed_again_stays),
+      TEST(what_is_doomed_and_needed_again_stays),
       TEST(many_threads_on_one_digest),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -328,6 +328,61 @@ static void what_a_killed_process_left_is_removed(void **state) {
   assert_int_equal(access(left, F_OK), -1);
 }
 
+static void a_link_that_leads_elsewhere_is_left_alone(void **state) {
+  struct fixture *fixture = *state;
+  mc_tree_result result;
+  char path[256], folder[256], target[256] = "";
+  add_file("a", 10, 1);
+  open_cache(fixture);
+  assert_int_equal(mkdir(path_in(fixture, folder, "mine"), 0755), 0);
+  assert_int_equal(symlink("mine", path_in(fixture, path, "models")), 0);
+  assert_int_equal(get_tree(fixture, &result, path, NULL), MC_INVALID_ARGUMENT);
+  assert_int_equal(readlink(path, target, sizeof(target) - 1), 4);
+  assert_string_equal(target, "mine");
+}
+
+struct getter {
+  pthread_t thread;
+  struct fixture *fixture;
+  const char *path;
+  struct fake_content *changes; /* or NULL */
+  mc_status status;
+  bool there;
+};
+
+static void *getter_main(void *arg) {
+  struct getter *self = arg;
+  mc_tree_options options;
+  mc_error error = MC_ERROR_INIT;
+  mc_tree_options_init(&options);
+  options.flags = MC_GET_REVALIDATE;
+  for (uint32_t i = 0; i < 30 && !self->status; i++) {
+    mc_tree_result result;
+    if (self->changes) fake_change(self->changes, 10, 100 + i);
+    self->status = mc_get_tree(&result, self->fixture->cache, TREE, self->path, &options, &error);
+    if (!self->status && !exists(self->path, "a")) self->there = false;
+  }
+  return NULL;
+}
+
+static void many_get_one_tree_while_it_changes(void **state) {
+  struct fixture *fixture = *state;
+  struct getter getters[6];
+  char path[256];
+  struct fake_content *a = add_file("a", 10, 1);
+  open_cache(fixture);
+  path_in(fixture, path, "models");
+  for (size_t i = 0; i < 6; i++) {
+    getters[i] = (struct getter){.fixture = fixture, .path = path, .changes = i ? NULL : a, .there = true};
+    assert_int_equal(pthread_create(&getters[i].thread, NULL, getter_main, &getters[i]), 0);
+  }
+  for (size_t i = 0; i < 6; i++) pthread_join(getters[i].thread, NULL);
+  for (size_t i = 0; i < 6; i++) {
+    assert_int_equal(getters[i].status, MC_OK);
+    assert_true(getters[i].there);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -348,6 +403,8 @@ int main(void) {
       TEST(a_tree_can_be_cancelled),
       TEST(a_trees_time_is_limited),
       TEST(what_a_killed_process_left_is_removed),
+      TEST(a_link_that_leads_elsewhere_is_left_alone),
+      TEST(many_get_one_tree_while_it_changes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "tests/fakes/engine_fixture.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "engine/work.h"
 
@@ -88,12 +89,51 @@ static void an_idle_pool_ends_at_once(void **state) {
   check(2, 0, 0);
 }
 
+struct chain {
+  struct work_job job, next;
+  struct work *work;
+  struct meter *meter;
+  mc_status status;
+};
+
+static void *free_main(void *arg) {
+  work_free(arg);
+  return NULL;
+}
+
+static void chain_run(struct work_job *job) {
+  struct chain *self = (struct chain *)job;
+  pthread_mutex_lock(&self->meter->lock);
+  self->meter->running++;
+  pthread_cond_broadcast(&self->meter->changed);
+  while (self->meter->hold) pthread_cond_wait(&self->meter->changed, &self->meter->lock);
+  pthread_mutex_unlock(&self->meter->lock);
+  self->next.run = chain_run;
+  self->status = work_submit(self->work, &self->next, NULL);
+}
+
+static void a_job_that_outlives_the_pool_is_refused_another(void **state) {
+  (void)state;
+  struct meter meter = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .hold = true};
+  struct chain chain = {.job = {.run = chain_run}, .meter = &meter};
+  pthread_t closer;
+  assert_int_equal(work_new(&chain.work, 4, NULL), MC_OK);
+  assert_int_equal(work_submit(chain.work, &chain.job, NULL), MC_OK);
+  await_running(&meter, 1);
+  assert_int_equal(pthread_create(&closer, NULL, free_main, chain.work), 0);
+  usleep(20000); /* it closes now, and waits for the job */
+  let_go(&meter);
+  pthread_join(closer, NULL);
+  assert_int_equal(chain.status, MC_CANCELLED);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(one_thread_keeps_the_order),
       cmocka_unit_test(no_more_than_allowed_run_at_once),
       cmocka_unit_test(each_job_gets_a_thread_while_there_are_some),
       cmocka_unit_test(an_idle_pool_ends_at_once),
+      cmocka_unit_test(a_job_that_outlives_the_pool_is_refused_another),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
