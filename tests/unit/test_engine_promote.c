@@ -243,8 +243,8 @@ static void evicting_while_it_is_copied_leaves_no_copy(void **state) {
   fake_storage_await_held(1);
   assert_int_equal(mc_evict(NULL, fixture->cache, URL, NULL), MC_OK);
   struct tier *memory = tier_acquire(fixture->cache->tiers[0]);
-  fake_storage_hold(FAKE_STAGE_CREATE, false);
   unsigned removed = fake_storage_calls(FAKE_REMOVE_OBJECT);
+  fake_storage_hold(FAKE_STAGE_CREATE, false);
   while (fake_storage_calls(FAKE_REMOVE_OBJECT) < removed + 2) sched_yield(); /* the copy, and what it was made of */
   assert_false(tier_has(memory, &content->digest));
   tier_release(memory);
