@@ -127,9 +127,9 @@ mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, 
 /* NULL: it is of a direct get. */
 struct object *file_object(const mc_file *file);
 /* Open the entry's object in the fastest tier that has it, verified. MC_NOT_FOUND; MC_BUSY: it is there, but has to be
- * verified first, which `may_verify` did not allow; MC_CORRUPT: it is damaged (*damaged names the tier). */
-mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool may_verify, bool cached,
-                    struct tier **damaged, mc_error *err);
+ * verified first, for which there is no `call`; MC_CORRUPT: it is damaged (*damaged names the tier). */
+mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool cached, struct tier **damaged,
+                    const mc_call *call, mc_error *err);
 
 /* ---- get.c: one call ---- */
 

@@ -75,13 +75,13 @@ mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, 
   return file;
 }
 
-mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool may_verify, bool cached,
-                    struct tier **damaged, mc_error *err) {
+mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool cached, struct tier **damaged,
+                    const mc_call *call, mc_error *err) {
   bool verify = cache->options.verify == MC_VERIFY_STORED;
   mc_status status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "it is not in this cache");
   for (size_t i = 0; i < cache->tier_count && entry->has_digest; i++) {
     struct object *object;
-    status = tier_open(&object, cache->tiers[i], &entry->digest, verify, may_verify, err);
+    status = tier_open(&object, cache->tiers[i], &entry->digest, verify, call, err);
     if (status == MC_OK) {
       *out = file_of_object(object, cache, entry, cached);
       return *out ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a file");
@@ -145,7 +145,7 @@ const mc_validators *mc_file_validators(const mc_file *file) {
 static void find_path(mc_file *file) {
   char path[4096];
   struct object *object;
-  if (tier_open(&object, file->home, &file->digest, file->verify, false, NULL)) return;
+  if (tier_open(&object, file->home, &file->digest, file->verify, NULL, NULL)) return;
   char *copy = object_path(object, path, sizeof(path)) ? strdup(path) : NULL;
   pthread_mutex_lock(&file->lock);
   if (copy && !file->path) {

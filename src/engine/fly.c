@@ -154,7 +154,7 @@ static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *v
 static bool take_known(mc_file **out, struct run *run, const mc_info *info) {
   mc_entry known = {.has_digest = true, .digest = info->digest, .size = info->size, .validators = info->validators};
   struct tier *damaged = NULL;
-  return info->has_digest && file_open(out, run->cache, &known, true, true, &damaged, NULL) == MC_OK;
+  return info->has_digest && file_open(out, run->cache, &known, true, &damaged, &run->flight->call, NULL) == MC_OK;
 }
 
 /* Make what was downloaded an object. The record comes first: see entry.c. */
@@ -265,7 +265,7 @@ static mc_status look(struct run *run, mc_error *err) {
   if (status) return status == MC_NOT_FOUND ? MC_OK : status;
   if (!run->entry->has_digest) return MC_OK;
   flight_set_phase(run->flight, MC_PHASE_VERIFYING, "verifying the stored copy");
-  status = file_open(&run->file, cache, run->entry, true, true, &damaged, err);
+  status = file_open(&run->file, cache, run->entry, true, &damaged, &run->flight->call, err);
   if (status == MC_CORRUPT && damaged == cache->home && !run->download->stage) take_damaged(run);
   return status == MC_NOT_FOUND || status == MC_CORRUPT ? MC_OK : status;
 }

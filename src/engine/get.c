@@ -158,10 +158,11 @@ static void cached_job(struct work_job *job) {
   mc_entry *entry = NULL;
   mc_file *file = NULL;
   struct tier *damaged = NULL;
+  mc_call call = {request->deadline, request->options.cancel};
   mc_status status = check(request, &error);
   if (!status) status = entry_load(&entry, cache, request->key, &error);
   if (!status && !entry->has_digest) status = MC_NOT_FOUND;
-  if (!status) status = file_open(&file, cache, entry, true, true, &damaged, &error);
+  if (!status) status = file_open(&file, cache, entry, true, &damaged, &call, &error);
   if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
     status = mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "it is not in the cache, and only the cache was asked");
   }
@@ -196,7 +197,7 @@ static bool try_at_hand(struct mc_request *request) {
     mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
     request_end(request, MC_NOT_FOUND, NULL, &error);
     ended = true;
-  } else if ((fresh || stale) && file_open(&file, cache, entry, false, true, &damaged, &error) == MC_OK) {
+  } else if ((fresh || stale) && file_open(&file, cache, entry, true, &damaged, NULL, &error) == MC_OK) {
     stat_add(cache, STAT_HITS, 1);
     if (stale) {
       stat_add(cache, STAT_STALE, 1);

@@ -52,7 +52,7 @@ static mc_status export_object(struct mc_cache *cache, const mc_digest *digest, 
                                struct exported *exported, mc_error *err) {
   mc_status status = MC_NOT_FOUND;
   for (size_t i = 0; i < cache->tier_count && status; i++) {
-    status = tier_open(&exported->object, cache->tiers[i], digest, false, false, err);
+    status = tier_open(&exported->object, cache->tiers[i], digest, false, NULL, err);
   }
   if (status) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no such object here (any more); ask again");
   out->fd = exported->object->fd;

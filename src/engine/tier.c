@@ -195,8 +195,9 @@ static mc_status open_slot(struct slot **out, struct tier *tier, const mc_digest
 }
 
 /* Check an open object against its table. */
-static mc_status verify_slot(struct tier *tier, struct slot *slot, const struct stamp *stamp, mc_error *err) {
-  mc_status status = verify_chunks(slot->object.fd, slot->object.table, 0, slot->object.table->count, err);
+static mc_status verify_slot(struct tier *tier, struct slot *slot, const struct stamp *stamp, const mc_call *call,
+                             mc_error *err) {
+  mc_status status = verify_chunks(slot->object.fd, slot->object.table, 0, slot->object.table->count, call, err);
   pthread_mutex_lock(&tier->lock);
   if (!status) {
     slot->is_verified = stamp != NULL;
@@ -209,18 +210,18 @@ static mc_status verify_slot(struct tier *tier, struct slot *slot, const struct 
   return status;
 }
 
-mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, bool may_block,
+mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, const mc_call *call,
                     mc_error *err) {
   struct slot *slot = NULL;
-  mc_status status = open_slot(&slot, tier, digest, may_block, err);
+  mc_status status = open_slot(&slot, tier, digest, call != NULL, err);
   if (status) return status;
   struct stamp now;
   bool stamped = stamp_of(&now, slot->object.fd); /* before it's verified: a later write makes another one */
   pthread_mutex_lock(&tier->lock);
   bool wanted = slot->damaged || (verify && !(slot->is_verified && stamped && stamp_same(&now, &slot->verified)));
   pthread_mutex_unlock(&tier->lock);
-  if (wanted && !may_block) status = mc_error_set(err, MC_BUSY, ORIGIN, "the object must be verified first");
-  if (wanted && !status) status = verify_slot(tier, slot, stamped ? &now : NULL, err);
+  if (wanted && !call) status = mc_error_set(err, MC_BUSY, ORIGIN, "the object must be verified first");
+  if (wanted && !status) status = verify_slot(tier, slot, stamped ? &now : NULL, call, err);
   if (status) {
     object_release(&slot->object);
     return status;
@@ -285,7 +286,7 @@ bool object_path(struct object *object, char *path, size_t size) {
 
 mc_status object_check(struct object *object, uint64_t offset, mc_error *err) {
   if (offset >= object->size) return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "no chunk at that offset");
-  mc_status status = verify_chunks(object->fd, object->table, (uint32_t)(offset / MC_CHUNK_SIZE), 1, err);
+  mc_status status = verify_chunks(object->fd, object->table, (uint32_t)(offset / MC_CHUNK_SIZE), 1, NULL, err);
   if (status == MC_CORRUPT) {
     pthread_mutex_lock(&object->tier->lock);
     slot_of(object)->damaged = true;

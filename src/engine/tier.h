@@ -42,10 +42,10 @@ mc_storage *tier_storage(struct tier *tier);
 uint64_t tier_capacity(const struct tier *tier);
 
 /* Open an object, verified by the table beside it when `verify`: once in this process's life, and again when its file
- * has changed. MC_NOT_FOUND; MC_BUSY: it would have to be verified, or be waited for while it is put in place, and
- * `may_block` is false; MC_CORRUPT: it is damaged, and no longer in the index, but still in the storage (for
- * tier_restage). */
-mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, bool may_block,
+ * has changed. That can take minutes: it ends with `call`. MC_NOT_FOUND; MC_BUSY: it would have to be verified, or be
+ * waited for while it is put in place, and `call` is NULL; MC_CORRUPT: it is damaged, and no longer in the index, but
+ * still in the storage (for tier_restage). */
+mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, const mc_call *call,
                     mc_error *err);
 struct object *object_acquire(struct object *object);
 void object_release(struct object *object);

@@ -38,13 +38,15 @@ static mc_status hash_chunk(mc_hash128 *out, int fd, uint64_t at, uint64_t left,
   return MC_OK;
 }
 
-mc_status verify_chunks(int fd, const mc_chunk_table *table, uint32_t first, uint32_t count, mc_error *err) {
+mc_status verify_chunks(int fd, const mc_chunk_table *table, uint32_t first, uint32_t count, const mc_call *call,
+                        mc_error *err) {
   struct xxh128 *hash = xxh128_new();
   char *buffer = malloc(READ_BLOCK);
   mc_status status = hash && buffer ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to verify");
   for (uint32_t i = first; i < first + count && !status; i++) {
     mc_hash128 got;
-    status = hash_chunk(&got, fd, i * MC_CHUNK_SIZE, chunk_length(table->size, i), hash, buffer, err);
+    if (call) status = mc_call_check(call, err);
+    if (!status) status = hash_chunk(&got, fd, i * MC_CHUNK_SIZE, chunk_length(table->size, i), hash, buffer, err);
     if (!status && !hash128_equal(&got, &table->hashes[i])) {
       status = mc_error_set(err, MC_CORRUPT, ORIGIN, "chunk %u of a stored object does not match its hash", i);
     }

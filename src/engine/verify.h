@@ -18,7 +18,9 @@ struct stamp {
 bool stamp_of(struct stamp *stamp, int fd);
 bool stamp_same(const struct stamp *a, const struct stamp *b);
 
-/* Hash `count` chunks of a file. Reads them all. MC_CORRUPT: one of them differs, or is not there. */
-mc_status verify_chunks(int fd, const mc_chunk_table *table, uint32_t first, uint32_t count, mc_error *err);
+/* Hash `count` chunks of a file. Reads them all, and looks at the call (NULL: none) before each. MC_CORRUPT: one of
+ * them differs, or is not there. */
+mc_status verify_chunks(int fd, const mc_chunk_table *table, uint32_t first, uint32_t count, const mc_call *call,
+                        mc_error *err);
 
 #endif

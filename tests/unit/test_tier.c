@@ -10,6 +10,8 @@
 #include "base/io.h"
 #include "engine/tier.h"
 
+static const mc_call forever = {INT64_MAX, NULL};
+
 struct evicted {
   uint64_t objects, bytes;
 };
@@ -77,7 +79,7 @@ static void what_is_committed_is_open_and_verified(void **state) {
   struct object *object = put(tier, CHUNK + 1, 1, &digest);
   assert_int_equal(object->size, CHUNK + 1);
   assert_int_equal(object->table->count, 2);
-  assert_int_equal(tier_open(&again, tier, &digest, true, false, NULL), MC_OK); /* no need to verify it */
+  assert_int_equal(tier_open(&again, tier, &digest, true, NULL, NULL), MC_OK); /* no need to verify it */
   assert_ptr_equal(again, object);
   tier_usage(tier, &usage);
   assert_int_equal(usage.objects, 1);
@@ -90,6 +92,27 @@ static void what_is_committed_is_open_and_verified(void **state) {
   tier_close(tier);
 }
 
+static void verifying_ends_with_its_call(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  struct object *object;
+  mc_digest digest;
+  mc_call call = {.deadline = 1}; /* long ago */
+  put_closed(tier, 2 * CHUNK, 1, &digest);
+  tier_close(tier);
+  tier = open_tier(*state, 0);
+  assert_int_equal(tier_open(&object, tier, &digest, true, &call, NULL), MC_DEADLINE_EXCEEDED);
+  call.deadline = INT64_MAX;
+  assert_int_equal(mc_cancel_new(&call.cancel, NULL), MC_OK);
+  mc_cancel_trigger(call.cancel);
+  assert_int_equal(tier_open(&object, tier, &digest, true, &call, NULL), MC_CANCELLED);
+  mc_cancel_free(call.cancel);
+  assert_true(tier_has(tier, &digest)); /* it is as good as before, and still to be verified */
+  assert_int_equal(tier_open(&object, tier, &digest, true, NULL, NULL), MC_BUSY);
+  assert_int_equal(tier_open(&object, tier, &digest, true, &forever, NULL), MC_OK);
+  object_release(object);
+  tier_close(tier);
+}
+
 static void what_was_there_before_is_verified_once(void **state) {
   struct tier *tier = open_tier(*state, 0);
   struct object *object;
@@ -98,12 +121,12 @@ static void what_was_there_before_is_verified_once(void **state) {
   tier_close(tier);
   tier = open_tier(*state, 0);
   assert_true(tier_has(tier, &digest));
-  assert_int_equal(tier_open(&object, tier, &digest, true, false, NULL), MC_BUSY);
-  assert_int_equal(tier_open(&object, tier, &digest, false, false, NULL), MC_OK); /* unless nobody asks for it */
+  assert_int_equal(tier_open(&object, tier, &digest, true, NULL, NULL), MC_BUSY);
+  assert_int_equal(tier_open(&object, tier, &digest, false, NULL, NULL), MC_OK); /* unless nobody asks for it */
   object_release(object);
-  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_OK);
+  assert_int_equal(tier_open(&object, tier, &digest, true, &forever, NULL), MC_OK);
   object_release(object);
-  assert_int_equal(tier_open(&object, tier, &digest, true, false, NULL), MC_OK);
+  assert_int_equal(tier_open(&object, tier, &digest, true, NULL, NULL), MC_OK);
   assert_int_equal(object_check(object, 0, NULL), MC_OK);
   assert_int_equal(object_check(object, CHUNK + 1, NULL), MC_INVALID_ARGUMENT);
   object_release(object);
@@ -119,8 +142,8 @@ static void what_a_reader_found_damaged_is_verified_again(void **state) {
   assert_true(object_path(object, path, sizeof(path)));
   write_byte(path, CHUNK + 1, 1);
   assert_int_equal(object_check(object, CHUNK + 1, NULL), MC_CORRUPT);
-  assert_int_equal(tier_open(&other, tier, &digest, false, false, NULL), MC_BUSY);
-  assert_int_equal(tier_open(&other, tier, &digest, false, true, NULL), MC_CORRUPT);
+  assert_int_equal(tier_open(&other, tier, &digest, false, NULL, NULL), MC_BUSY);
+  assert_int_equal(tier_open(&other, tier, &digest, false, &forever, NULL), MC_CORRUPT);
   assert_false(tier_has(tier, &digest));
   object_release(object);
   tier_close(tier);
@@ -139,7 +162,7 @@ static void what_is_committed_is_not_what_a_reader_has(void **state) {
   object = put(tier, CHUNK, 1, &digest); /* another URL has the same content */
   assert_int_equal(pread(object->fd, &byte, 1, 3), 1);
   assert_int_equal(byte, 1);
-  assert_int_equal(tier_open(&again, tier, &digest, true, false, NULL), MC_OK);
+  assert_int_equal(tier_open(&again, tier, &digest, true, NULL, NULL), MC_OK);
   assert_ptr_equal(again, object);
   object_release(reader);
   object_release(again);
@@ -231,11 +254,11 @@ static void what_can_not_be_opened_now_still_counts(void **state) {
   mc_digest digest;
   put_closed(tier, MIB, 1, &digest);
   fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_RESOURCE_EXHAUSTED);
-  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_RESOURCE_EXHAUSTED);
+  assert_int_equal(tier_open(&object, tier, &digest, true, &forever, NULL), MC_RESOURCE_EXHAUSTED);
   tier_usage(tier, &usage);
   assert_int_equal(usage.bytes, MIB);
   fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_NOT_FOUND);
-  assert_int_equal(tier_open(&object, tier, &digest, true, true, NULL), MC_NOT_FOUND);
+  assert_int_equal(tier_open(&object, tier, &digest, true, &forever, NULL), MC_NOT_FOUND);
   assert_false(tier_has(tier, &digest));
   tier_close(tier);
 }
@@ -250,11 +273,11 @@ static void pins_and_references_outlive_the_object(void **state) {
   put_closed(tier, MIB, 2, &referred);
   tier_refer(tier, &pinned, 1, 1);
   tier_refer(tier, &referred, 1, 0);
-  assert_int_equal(tier_open(&object, tier, &pinned, true, true, NULL), MC_OK);
+  assert_int_equal(tier_open(&object, tier, &pinned, true, &forever, NULL), MC_OK);
   assert_true(object_path(object, path, sizeof(path)));
   object_release(object);
   write_byte(path, 1, 1);
-  assert_int_equal(tier_open(&object, tier, &pinned, true, true, NULL), MC_CORRUPT);
+  assert_int_equal(tier_open(&object, tier, &pinned, true, &forever, NULL), MC_CORRUPT);
   key_of_url(key, "1");
   assert_int_equal(tier_restage(tier, &pinned, key, &stage, NULL), MC_OK);
   stage->storage->ops->stage_close(stage, false);
@@ -327,7 +350,7 @@ static void a_commit_waits_for_a_removal_of_its_digest(void **state) {
   call.stage = stage_object(call.tier, MIB, 1, &call.digest, &call.table);
   unsigned commits = fake_storage_calls(FAKE_STAGE_COMMIT);
   struct object *none;
-  assert_int_equal(tier_open(&none, call.tier, &call.digest, true, false, NULL), MC_BUSY);
+  assert_int_equal(tier_open(&none, call.tier, &call.digest, true, NULL, NULL), MC_BUSY);
   start(&call, commit_main);
   assert_int_equal(fake_storage_calls(FAKE_STAGE_COMMIT), commits);
   fake_storage_hold(FAKE_REMOVE_OBJECT, false);
@@ -337,7 +360,7 @@ static void a_commit_waits_for_a_removal_of_its_digest(void **state) {
   assert_int_equal(call.status, MC_OK); /* the new one was not removed for the old one */
   assert_int_equal(pread(call.object->fd, &byte, 1, 0), 1);
   object_release(call.object);
-  assert_int_equal(tier_open(&call.object, call.tier, &call.digest, true, true, NULL), MC_OK);
+  assert_int_equal(tier_open(&call.object, call.tier, &call.digest, true, &forever, NULL), MC_OK);
   object_release(call.object);
   free(call.table);
   tier_close(call.tier);
@@ -376,7 +399,7 @@ static void what_is_doomed_and_committed_again_stays(void **state) {
   pthread_join(call.thread, NULL);
   assert_int_equal(call.status, MC_OK);
   object_release(call.object);
-  assert_int_equal(tier_open(&reader, call.tier, &call.digest, true, false, NULL), MC_OK);
+  assert_int_equal(tier_open(&reader, call.tier, &call.digest, true, NULL, NULL), MC_OK);
   object_release(reader);
   free(call.table);
   tier_close(call.tier);
@@ -393,7 +416,7 @@ static void what_is_doomed_and_needed_again_stays(void **state) {
   assert_true(object_is_doomed(reader));
   tier_refer(tier, &digest, 1, 0); /* another URL is found to have it */
   object_release(reader);
-  assert_int_equal(tier_open(&reader, tier, &digest, true, false, NULL), MC_OK);
+  assert_int_equal(tier_open(&reader, tier, &digest, true, NULL, NULL), MC_OK);
   object_release(reader);
   tier_close(tier);
 }
@@ -412,7 +435,7 @@ static void *churn_main(void *arg) {
     if (!call->status && object->size != 1000) call->status = MC_IO;
     if (!call->status) object_release(object);
     if (i % 3 == 0) tier_remove(call->tier, &digest, &bytes, NULL);
-    if (i % 3 == 1 && tier_open(&object, call->tier, &digest, true, true, NULL) == MC_OK) object_release(object);
+    if (i % 3 == 1 && tier_open(&object, call->tier, &digest, true, &forever, NULL) == MC_OK) object_release(object);
     free(table);
   }
   return NULL;
@@ -439,6 +462,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
       TEST(what_is_committed_is_open_and_verified),
+      TEST(verifying_ends_with_its_call),
       TEST(what_was_there_before_is_verified_once),
       TEST(what_a_reader_found_damaged_is_verified_again),
       TEST(what_is_committed_is_not_what_a_reader_has),
