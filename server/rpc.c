@@ -219,9 +219,10 @@ static void run_job(struct job *base) {
   free(job);
 }
 
-static int64_t timeout_or(struct call *call, int64_t most) {
+/* The client's deadline, but no later than what may keep a thread. */
+static int64_t timeout_within(struct call *call, int64_t most) {
   int64_t timeout = call_timeout_ms(call);
-  return timeout ? timeout : most;
+  return timeout && timeout < most ? timeout : most;
 }
 
 static void work_stat(struct call *call, const ProtobufCMessage *body) {
@@ -229,7 +230,7 @@ static void work_stat(struct call *call, const ProtobufCMessage *body) {
   mc_error error = MC_ERROR_INIT;
   mc_entry *entry;
   mc_status status = mc_stat(&entry, call_service(call)->cache, message->url, message->cached ? MC_GET_CACHED : 0,
-                             timeout_or(call, STAT_MS), &error);
+                             timeout_within(call, STAT_MS), &error);
   if (!status) {
     struct entry_message filled;
     Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
@@ -327,7 +328,7 @@ static void work_list(struct call *call, const ProtobufCMessage *body) {
   modelcache__v1__list_response__init(&listing->response);
   listing->response.entries = listing->entry_list;
   listing->response.listed = listing->listed_list;
-  int64_t timeout = timeout_or(call, LIST_MS);
+  int64_t timeout = timeout_within(call, LIST_MS);
   mc_status status = message->origin ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
                                      : mc_list(cache, message->prefix, list_entry, listing, timeout, &error);
   if (!listing->cut) flush(listing);

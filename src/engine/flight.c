@@ -342,11 +342,19 @@ static struct mc_request *take_waiters(struct flight *flight, mc_status status, 
   return taken;
 }
 
-/* A prefetch has nobody else to tell, and whoever runs a server sees no client's messages. */
+/* A prefetch has nobody else to tell, and whoever runs a server sees no client's messages; what he has to mend is a
+ * warning. */
 static void say_failed(const struct flight *flight, mc_status status, const mc_error *error) {
   char url[256];
-  log_info(flight->cache->logger, ORIGIN, "%s is not to be had: %s", url_printable(url, sizeof(url), flight->url),
-           error && *error->message ? error->message : mc_status_name(status));
+  const char *why = error && *error->message ? error->message : mc_status_name(status);
+  url_printable(url, sizeof(url), flight->url);
+  if (status == MC_NO_SPACE) {
+    log_warn(flight->cache->logger, ORIGIN, "%s can't be kept: %s", url, why);
+  } else if (status == MC_IO || status == MC_NO_MEMORY) {
+    log_warn(flight->cache->logger, ORIGIN, "%s is not to be had: %s", url, why);
+  } else {
+    log_info(flight->cache->logger, ORIGIN, "%s is not to be had: %s", url, why);
+  }
 }
 
 void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc_error *error) {

@@ -139,7 +139,6 @@ static void go_direct(struct mc_request *request) {
 
 void request_finish(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error) {
   if (status == MC_NO_SPACE && has_destination(request) && !request->direct) {
-    log_warn(request->cache->logger, ORIGIN, "not kept: %s", error->message);
     go_direct(request);
   } else if (status || request->direct) {
     request_end(request, status, file, status ? error : NULL);
