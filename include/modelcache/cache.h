@@ -143,8 +143,9 @@ typedef struct mc_tree_result {
 
 /* Get every file below the URL prefix `url` and publish them together: `path` becomes a symbolic link to a folder
  * that holds exactly one version of the tree, switched atomically; readers that have opened the former version keep
- * it until the next switch. `path` NULL: a place inside the cache's storage. A folder that is not such a link is left
- * alone: MC_INVALID_ARGUMENT. Blocks. */
+ * it until the next switch. When the upstream can't be asked for its list, what `path` leads to stays, if it is of this
+ * URL, for as long as stale_if_error says. `path` NULL: a place inside the cache's storage. A folder that is not such a
+ * link is left alone: MC_INVALID_ARGUMENT. Blocks. */
 MC_API mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, const char *path,
                              const mc_tree_options *options, mc_error *err);
 

@@ -3,10 +3,11 @@
  * `path` is a symbolic link to one version, a folder beside it named ".<name>.mc/<version>". A version's files are hard
  * links to the stored objects where the file system allows it, else copies; what the objects are is verified whenever
  * they are opened, so that a reader who writes to one harms no other. The former version stays until the next switch.
- */
+ * ".<name>.mc/.url" says what the tree is of, and by its mtime when that was last confirmed. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,9 @@
 #include "engine/engine.h"
 
 #define MAX_TOGETHER 64 /* gets under way at once */
+#define MAX_TRIES    3  /* more, when other gets of the same tree are in the way */
+#define MARK         "/.url"
+#define MARK_MAX     ((size_t)64 << 10)
 
 void mc_tree_options_init(mc_tree_options *options) {
   *options = (mc_tree_options){.struct_size = sizeof(*options)};
@@ -246,25 +250,6 @@ static bool is_in_work(const char *versions, const char *name) {
   return in_work;
 }
 
-/* Remove stages that were left and, with `now`, the versions that came before `before`. Those that came after it are
- * of others, who have switched to them meanwhile or are about to. */
-static void remove_old(const char *versions, const char *now, const char *before) {
-  DIR *dir = opendir(versions);
-  struct dirent *entry;
-  int64_t since = placed_at(versions, before);
-  while (dir && (entry = readdir(dir))) {
-    const char *name = entry->d_name;
-    bool stays = strncmp(name, "stage.", 6) == 0 ? is_in_work(versions, name)
-                                                 : !now || !since || strcmp(name, now) == 0 ||
-                                                       strcmp(name, before) == 0 || placed_at(versions, name) > since;
-    if (name[0] == '.' || stays) continue;
-    char *path = format_str("%s/%s", versions, name);
-    if (path) remove_all(path);
-    free(path);
-  }
-  if (dir) closedir(dir);
-}
-
 /* Where `path` leads now: the last part of its link, malloced; NULL if it is no link. */
 static char *version_now(const char *path) {
   char target[4096];
@@ -273,6 +258,40 @@ static char *version_now(const char *path) {
   target[length] = 0;
   char *slash = strrchr(target, '/');
   return strdup(slash ? slash + 1 : target);
+}
+
+/* Remove a version, unless `path` leads to it: also if that is since a moment ago. */
+static void remove_version(const struct tree *tree, const char *path, const char *versions, const char *version) {
+  char *from = format_str("%s/%s", versions, version), *away = format_str("%s.old", tree->stage);
+  if (from && away && rename(from, away) == 0) {
+    char *now = version_now(path);
+    if (!now || strcmp(now, version) != 0 || rename(away, from)) remove_all(away);
+    free(now);
+  }
+  free(from);
+  free(away);
+}
+
+/* Remove stages that were left and, with `now`, the versions that came before `before`. Those that came after it are
+ * of others, who have switched to them meanwhile or are about to. */
+static void remove_old(const struct tree *tree, const char *path, const char *versions, const char *now,
+                       const char *before) {
+  DIR *dir = opendir(versions);
+  struct dirent *entry;
+  int64_t since = placed_at(versions, before);
+  while (dir && (entry = readdir(dir))) {
+    const char *name = entry->d_name;
+    if (name[0] == '.') continue;
+    if (strncmp(name, "stage.", 6) == 0) {
+      char *left = is_in_work(versions, name) ? NULL : format_str("%s/%s", versions, name);
+      if (left) remove_all(left);
+      free(left);
+    } else if (now && since && strcmp(name, now) != 0 && strcmp(name, before) != 0 &&
+               placed_at(versions, name) <= since) {
+      remove_version(tree, path, versions, name);
+    }
+  }
+  if (dir) closedir(dir);
 }
 
 static mc_status publish_tree(struct tree *tree, const char *path, const char *versions, bool *changed, mc_error *err) {
@@ -287,6 +306,7 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
   *changed = !before || strcmp(before, version) != 0;
   if (!error && rename(tree->stage, to)) {
     if (errno == EEXIST || errno == ENOTEMPTY) { /* it is there already, from before or by another process */
+      utimensat(AT_FDCWD, to, NULL, 0);          /* so that nobody takes it for an old one */
       remove_all(tree->stage);
     } else {
       error = errno;
@@ -297,15 +317,14 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
     if (error) unlink(link_path);
   }
   /* A former version stays until the next switch. */
-  if (!error) remove_old(versions, *changed ? version : NULL, before);
+  if (!error) remove_old(tree, path, versions, *changed ? version : NULL, before);
   bool there = !error && access(to, F_OK) == 0;
   free(before);
   free(to);
   free(target);
   free(link_path);
   if (!error && !there) { /* an old one that was there already, and that another took for too old */
-    return mc_error_set(err, MC_UNAVAILABLE, "tree", "another get of %s removed this version meanwhile; try again",
-                        path);
+    return mc_error_set(err, MC_BUSY, "tree", "other gets of %s keep removing this version; try again", path);
   }
   return error ? mc_error_errno(err, error, "tree", "can't publish the tree at %s", path) : MC_OK;
 }
@@ -341,20 +360,107 @@ static bool is_free(const char *path, const char *versions) {
   return length > (ssize_t)size && memcmp(target, name, size) == 0 && target[size] == '/';
 }
 
-static mc_status prepare(struct tree *tree, const char *path, char **versions, mc_error *err) {
-  char owner[OWNER_SIZE];
+/* The folder of the versions that `path` leads to. malloced; NULL: no memory. */
+static char *versions_of(const char *path) {
   const char *slash = strrchr(path, '/');
+  return slash ? format_str("%.*s/.%s.mc", (int)(slash - path), path, slash + 1) : format_str(".%s.mc", path);
+}
+
+static mc_status prepare(struct tree *tree, const char *path, const char *versions, mc_error *err) {
+  char owner[OWNER_SIZE];
   uint32_t number;
   owner_name(owner);
   random_bytes(&number, sizeof(number));
-  *versions = slash ? format_str("%.*s/.%s.mc", (int)(slash - path), path, slash + 1) : format_str(".%s.mc", path);
-  if (*versions && !is_free(path, *versions)) {
+  tree->stage = format_str("%s/stage.%s.%08x", versions, owner, number);
+  int error = tree->stage ? mkdir_all(tree->stage, 0755) : ENOMEM;
+  return error ? mc_error_errno(err, error, "tree", "can't make a folder for %s", path) : MC_OK;
+}
+
+/* ---- the tree of before ---- */
+
+/* Without it the tree is only not kept when its origin can't be asked. */
+static void leave_mark(const struct tree *tree, const char *versions) {
+  char *mark = format_str("%s" MARK, versions);
+  if (mark) file_replace(mark, tree->url, strlen(tree->url), 0644, false);
+  free(mark);
+}
+
+/* Whether what is published is of this URL, and was confirmed not too long ago. */
+static bool is_marked(const struct tree *tree, const char *versions) {
+  struct stat st;
+  void *url = NULL;
+  size_t size;
+  char *mark = format_str("%s" MARK, versions);
+  bool marked = mark && stat(mark, &st) == 0 && file_read(mark, &url, &size, MARK_MAX) == 0;
+  marked = marked && strcmp(url, tree->url) == 0;
+  int64_t limit = tree->cache->options.stale_if_error_ms;
+  if (marked && limit >= 0) marked = clock_wall_ms() - (int64_t)st.st_mtim.tv_sec * 1000 < limit;
+  free(url);
+  free(mark);
+  return marked;
+}
+
+/* Count the files of a version. false: it can't be read. */
+static bool count_files(mc_tree_result *out, char *folder) {
+  FTS *walk = fts_open((char *const[]){folder, NULL}, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+  FTSENT *entry;
+  bool readable = walk != NULL;
+  while (walk && (entry = fts_read(walk))) {
+    readable = readable && entry->fts_info != FTS_ERR && entry->fts_info != FTS_DNR && entry->fts_info != FTS_NS;
+    if (entry->fts_info != FTS_F) continue;
+    out->files++;
+    out->bytes += (uint64_t)entry->fts_statp->st_size;
+  }
+  if (walk) fts_close(walk);
+  return readable && out->files > 0;
+}
+
+/* Whether, after the upstream could not be asked, the tree that is published will do. */
+static bool keep_before(mc_tree_result *out, struct tree *tree, const char *path, const char *versions,
+                        mc_status status, const char *why) {
+  if (status != MC_UNAVAILABLE && status != MC_DEADLINE_EXCEEDED) return false;
+  char *version = version_now(path), *folder = version ? format_str("%s/%s", versions, version) : NULL;
+  mc_tree_result counted = {0};
+  bool keeps = folder && is_marked(tree, versions) && count_files(&counted, folder);
+  free(version);
+  free(folder);
+  if (!keeps) return false;
+  out->files = counted.files;
+  out->bytes = counted.bytes;
+  stat_add(tree->cache, STAT_STALE, 1);
+  log_warn(tree->cache->logger, "tree", "%s stays as it was: %s", path, why);
+  return true;
+}
+
+/* Get what is there now, and publish it. */
+static mc_status renew(mc_tree_result *out, struct tree *tree, const char *path, const char *versions,
+                       const mc_call *call, mc_error *err) {
+  if (!is_free(path, versions)) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, "tree",
                         "%s is there already and is not a tree of this cache; name a path that is free", path);
   }
-  tree->stage = *versions ? format_str("%s/stage.%s.%08x", *versions, owner, number) : NULL;
-  int error = tree->stage ? mkdir_all(tree->stage, 0755) : ENOMEM;
-  return error ? mc_error_errno(err, error, "tree", "can't make a folder for %s", path) : MC_OK;
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = route_list(tree->cache, tree->url, add_file, tree, call, &error);
+  if (status && keep_before(out, tree, path, versions, status, error.message)) return MC_OK;
+  if (status && err) *err = error;
+  if (!status) status = check_files(tree, err);
+  for (int tries = 0; !status; tries++) {
+    tree->done = 0;
+    tree->bytes = 0;
+    status = prepare(tree, path, versions, err);
+    if (!status) status = get_files(tree, call->deadline, err);
+    if (!status) status = publish_tree(tree, path, versions, &out->changed, err);
+    if (status && tree->stage) remove_all(tree->stage);
+    free(tree->stage);
+    tree->stage = NULL;
+    if (status != MC_BUSY || tries == MAX_TRIES) break;
+    status = MC_OK;
+  }
+  if (status) return status;
+  leave_mark(tree, versions);
+  out->files = tree->count;
+  out->bytes = tree->bytes;
+  return MC_OK;
 }
 
 mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, const char *path,
@@ -373,16 +479,14 @@ mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, con
   mc_status status = url_of_folder(&normal, url, err);
   tree.url = normal;
   if (!status) status = find_place(&place_at, cache, normal, path, err);
-  if (!status) status = route_list(cache, normal, add_file, &tree, &call, err);
-  if (!status) status = check_files(&tree, err);
-  if (!status) status = prepare(&tree, place_at, &versions, err);
-  if (!status) status = get_files(&tree, deadline, err);
-  bool changed = false;
-  if (!status) status = publish_tree(&tree, place_at, versions, &changed, err);
-  if (status && tree.stage) remove_all(tree.stage);
+  if (!status && !(versions = versions_of(place_at))) {
+    status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
+  }
+  mc_tree_result result = {.struct_size = sizeof(result)};
+  if (!status) status = renew(&result, &tree, place_at, versions, &call, err);
   if (!status && out) {
-    *out = (mc_tree_result){.struct_size = sizeof(*out), .files = tree.count, .bytes = tree.bytes, .changed = changed};
-    snprintf(out->path, sizeof(out->path), "%s", place_at);
+    snprintf(result.path, sizeof(result.path), "%s", place_at);
+    *out = result;
   }
   for (size_t i = 0; i < tree.count; i++) free(tree.files[i].path);
   free(tree.files);

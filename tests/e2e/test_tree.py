@@ -1,10 +1,11 @@
 """A folder of files, got and published together."""
 
+import json
 import os
 import pathlib
 
 import pytest
-from harness import CHUNK, FAILURE, MIB, MISSING, OK, USAGE, ModelFile, sha256
+from harness import CHUNK, FAILURE, MIB, MISSING, OK, UNAVAILABLE, USAGE, ModelFile, sha256
 
 FILES = 200
 
@@ -63,6 +64,31 @@ def test_200_files_and_a_new_version(nginx, getter, folder):
         assert opened.read() == ModelFile(folder / "old", 1000, 1000).bytes()
     assert read_tree(f"/proc/self/fd/{held}/") == digests
     os.close(held)
+
+
+def test_the_tree_stays_while_its_origin_is_away(nginx, getter, folder):
+    digests = make_tree(nginx, "model", 1, 12)
+    make_tree(nginx, "other", 2, 3)
+    target = folder / "tree"
+    getter("tree", nginx.url("model/"), target)
+    nginx.stop()
+    result = getter("tree", nginx.url("model/"), target, "--json", "--retries", 0)
+    assert json.loads(result.out) == {
+        "url": nginx.url("model/"),
+        "path": str(target),
+        "files": 12,
+        "bytes": sum(path.stat().st_size for path in target.rglob("*.bin")),
+        "changed": False,
+    }
+    assert "stays as it was" in result.err
+    assert read_tree(target) == digests
+    # Not another one, and not for ever.
+    getter("tree", nginx.url("other/"), target, "--retries", 0, code=UNAVAILABLE)
+    getter("tree", nginx.url("model/"), target, "--retries", 0, "--stale-if-error", "1ms", code=UNAVAILABLE)
+    assert read_tree(target) == digests
+    nginx.start()
+    getter("tree", nginx.url("other/"), target)
+    assert len(read_tree(target)) == 3
 
 
 def test_a_failed_update_changes_nothing(nginx, getter, folder):
