@@ -260,13 +260,18 @@ static char *version_now(const char *path) {
   return strdup(slash ? slash + 1 : target);
 }
 
+static bool leads_to(const char *path, const char *version) {
+  char *now = version_now(path);
+  bool leads = !now || strcmp(now, version) == 0; /* when in doubt, yes */
+  free(now);
+  return leads;
+}
+
 /* Remove a version, unless `path` leads to it: also if that is since a moment ago. */
 static void remove_version(const struct tree *tree, const char *path, const char *versions, const char *version) {
   char *from = format_str("%s/%s", versions, version), *away = format_str("%s.old", tree->stage);
-  if (from && away && rename(from, away) == 0) {
-    char *now = version_now(path);
-    if (!now || strcmp(now, version) != 0 || rename(away, from)) remove_all(away);
-    free(now);
+  if (from && away && !leads_to(path, version) && rename(from, away) == 0) {
+    if (!leads_to(path, version) || rename(away, from)) remove_all(away);
   }
   free(from);
   free(away);
