@@ -261,6 +261,7 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   if (!cache) return mc_error_set(err, MC_NO_MEMORY, "open", "no memory for a cache");
   pthread_mutex_init(&cache->lock, NULL);
   pthread_mutex_init(&cache->watch_lock, NULL);
+  pthread_mutex_init(&cache->tree_lock, NULL);
   cond_init(&cache->clock_wake);
   mc_status status = copy_options(cache, options, err);
   cache->logger = &cache->options.logger;
@@ -293,6 +294,7 @@ void mc_close(mc_cache *cache) {
   for (size_t i = 0; i < sizeof(cache->strings) / sizeof(*cache->strings); i++) free(cache->strings[i]);
   pthread_mutex_destroy(&cache->lock);
   pthread_mutex_destroy(&cache->watch_lock);
+  pthread_mutex_destroy(&cache->tree_lock);
   pthread_cond_destroy(&cache->clock_wake);
   free(cache);
 }

@@ -2,11 +2,12 @@
  *
  * Locks, in the order in which they may be taken (a later one while an earlier one is held, never the other way round):
  *
- *   cache->lock     the flights, their waiters, every request's state
- *   flight->lock    what one flight tells its waiters
- *   download->lock  one download: its chunks and its followers
- *   tier->lock      one tier's index of objects
- *   work->lock      one pool's queue
+ *   cache->tree_lock  the switch of a tree to another version
+ *   cache->lock       the flights, their waiters, every request's state
+ *   flight->lock      what one flight tells its waiters
+ *   download->lock    one download: its chunks and its followers
+ *   tier->lock        one tier's index of objects
+ *   work->lock        one pool's queue
  *
  * No lock is held over a backend's op or a callback.
  *
@@ -83,6 +84,7 @@ struct mc_cache {
   struct work_job sweep;
   atomic_bool sweeping; /* it is queued, or runs */
 
+  pthread_mutex_t tree_lock;
   pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */
   void (*watcher)(void *user, const mc_entry *entry);
   void *watcher_user;

@@ -303,11 +303,12 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
   char version[MC_DIGEST_HEX_SIZE];
   if (!version_of(tree, version)) return mc_error_set(err, MC_NO_MEMORY, "tree", "no memory to hash");
   const char *slash = strrchr(versions, '/');
-  char *before = version_now(path);
   char *to = format_str("%s/%s", versions, version),
        *target = format_str("%s/%s", slash ? slash + 1 : versions, version);
   char *link_path = format_str("%s.link", tree->stage); /* a name by which it's known whose it is */
   int error = to && target && link_path ? 0 : ENOMEM;
+  pthread_mutex_lock(&tree->cache->tree_lock);
+  char *before = version_now(path);
   *changed = !before || strcmp(before, version) != 0;
   if (!error && rename(tree->stage, to)) {
     if (errno == EEXIST || errno == ENOTEMPTY) { /* it is there already, from before or by another process */
@@ -324,6 +325,7 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
   /* A former version stays until the next switch. */
   if (!error) remove_old(tree, path, versions, *changed ? version : NULL, before);
   bool there = !error && access(to, F_OK) == 0;
+  pthread_mutex_unlock(&tree->cache->tree_lock);
   free(before);
   free(to);
   free(target);
