@@ -3,6 +3,8 @@
 #define BENCH_BENCH_H
 
 #include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -24,6 +26,16 @@ static inline double cpu_seconds(void) {
 static inline double cpu_seconds_of(pid_t pid) {
   clockid_t clock;
   return clock_getcpuclockid(pid, &clock) ? 0 : clock_seconds(clock);
+}
+
+/* A destination has its memory while a run goes on, so that those of all programs need not fit at once: it is touched
+ * before the clocks start, and given back after they have stopped. */
+static inline void destination_touch(void *buffer, size_t size) {
+  memset(buffer, 1, size);
+}
+
+static inline void destination_give_back(void *buffer, size_t size) {
+  madvise(buffer, size, MADV_DONTNEED);
 }
 
 /* One run, with the clocks as they were when it began. `peer`: the process on the other side, or 0. */

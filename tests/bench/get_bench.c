@@ -51,7 +51,6 @@ int main(int count, char **args) {
       perror("get_bench: mmap");
       return 1;
     }
-    memset(get.buffer, 1, get.buffer_size);
   } else {
     get.path = args[5];
   }
@@ -68,7 +67,9 @@ int main(int count, char **args) {
   char line[16];
   int code = 0;
   while (code == 0 && fgets(line, sizeof line, stdin)) {
+    if (get.buffer) destination_touch(get.buffer, get.buffer_size);
     if (get_once(cache, args[2], &get, &err) != MC_OK) code = fail(args[2], &err);
+    if (get.buffer) destination_give_back(get.buffer, get.buffer_size);
   }
   mc_close(cache);
   return code;

@@ -1,5 +1,6 @@
 """What the benchmarks measure with: programs that do their work on demand, CPU time of all who take part, rounds."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -51,7 +52,8 @@ class Worker:
     def __call__(self):
         before = self.servers.seconds() if self.servers else 0
         self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: told of below
+            self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{' '.join(self.args)} ended: {self.process.wait()}")

@@ -145,7 +145,6 @@ int main(int count, char **args) {
   size_t room = path ? WRITE_SIZE * (size_t)connections : (size_t)size;
   uint8_t *buffer = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (buffer == MAP_FAILED) die("no memory");
-  memset(buffer, 1, room);
   for (int i = 0; i < connections; i++) {
     lanes[i].buffer = buffer + (path ? WRITE_SIZE * (size_t)i : lanes[i].offset);
     lanes[i].fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -153,6 +152,7 @@ int main(int count, char **args) {
   }
   char line[16];
   while (fgets(line, sizeof(line), stdin)) {
+    destination_touch(buffer, room);
     struct run run = run_begin(child);
     int out = path ? open(path, O_RDWR | O_CREAT | O_TRUNC, 0644) : -1;
     if (path && out < 0) die(path);
@@ -163,6 +163,7 @@ int main(int count, char **args) {
       if (lanes[i].failed) die("the transfer failed");
     }
     run_end(&run, size, "");
+    destination_give_back(buffer, room);
   }
   return 0;
 }

@@ -159,7 +159,6 @@ int main(int count, char **args) {
 
   uint8_t *buffer = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (buffer == MAP_FAILED) die("no memory", strerror(errno));
-  memset(buffer, 1, (size_t)size);
   mc_transport *transport;
   struct lane lanes[MAX_CONNECTIONS];
   if (ops->open(&transport, &config, &err)) die("can't open the transport", err.message);
@@ -174,9 +173,11 @@ int main(int count, char **args) {
   }
   char line[16];
   while (fgets(line, sizeof(line), stdin)) {
+    destination_touch(buffer, (size_t)size);
     struct run run = run_begin(child);
     run_lanes(lanes, connections);
     run_end(&run, size, "");
+    destination_give_back(buffer, (size_t)size);
   }
   for (int i = 0; i < connections; i++) ops->disconnect(lanes[i].connection);
   ops->close(transport);
