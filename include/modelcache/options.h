@@ -32,7 +32,7 @@ typedef struct mc_options {
   const char *endpoint;      /* NULL: a cache in this process; "modelcache://HOST:PORT[,HOST:PORT…]": a client */
   const char *storage;       /* folder of the persistent tier; "none": keep nothing */
   const char *coordination;  /* "local" */
-  const char *schemes;       /* comma-separated URL schemes that may be fetched from an origin */
+  const char *schemes;       /* comma-separated URL schemes that may be fetched from an origin; NULL or "": none */
   uint64_t storage_capacity; /* bytes; 0: no limit but the disk's */
   uint64_t memory_capacity;  /* bytes of the memory tier; 0: no memory tier */
   int64_t storage_ttl_ms;    /* an object not used for this long is evicted; 0: never */
