@@ -3,7 +3,8 @@
  * `path` is a symbolic link to one version, a folder beside it named ".<name>.mc/<version>". A version's files are hard
  * links to the stored objects where the file system allows it, else copies; what the objects are is verified whenever
  * they are opened, so that a reader who writes to one harms no other. The former version stays until the next switch.
- * ".<name>.mc/.url" says what the tree is of, and by its mtime when that was last confirmed. */
+ * ".<name>.mc/.key" says what the tree is of, as the key of its URL (which may have a secret in its query), and by its
+ * mtime when that was last confirmed. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,8 +21,7 @@
 
 #define MAX_TOGETHER 64 /* gets under way at once */
 #define MAX_TRIES    3  /* more, when other gets of the same tree are in the way */
-#define MARK         "/.url"
-#define MARK_MAX     ((size_t)64 << 10)
+#define MARK         "/.key"
 
 void mc_tree_options_init(mc_tree_options *options) {
   *options = (mc_tree_options){.struct_size = sizeof(*options)};
@@ -189,7 +189,10 @@ static mc_status get_files(struct tree *tree, int64_t deadline, mc_error *err) {
     if (tree->files[i].request) mc_request_cancel(tree->files[i].request);
   }
   await_files(tree, 1, false);
-  for (size_t i = 0; i < started; i++) mc_request_release(tree->files[i].request);
+  for (size_t i = 0; i < started; i++) {
+    mc_request_release(tree->files[i].request);
+    tree->files[i].request = NULL; /* there may be another try */
+  }
   if (status && err) *err = tree->error;
   return status;
 }
@@ -387,22 +390,24 @@ static mc_status prepare(struct tree *tree, const char *path, const char *versio
 
 /* Without it the tree is only not kept when its origin can't be asked. */
 static void leave_mark(const struct tree *tree, const char *versions) {
-  char *mark = format_str("%s" MARK, versions);
-  if (mark) file_replace(mark, tree->url, strlen(tree->url), 0644, false);
+  char key[KEY_SIZE], *mark = format_str("%s" MARK, versions);
+  key_of_url(key, tree->url);
+  if (mark) file_replace(mark, key, KEY_SIZE - 1, 0644, false);
   free(mark);
 }
 
 /* Whether what is published is of this URL, and was confirmed not too long ago. */
 static bool is_marked(const struct tree *tree, const char *versions) {
   struct stat st;
-  void *url = NULL;
+  void *text = NULL;
   size_t size;
-  char *mark = format_str("%s" MARK, versions);
-  bool marked = mark && stat(mark, &st) == 0 && file_read(mark, &url, &size, MARK_MAX) == 0;
-  marked = marked && strcmp(url, tree->url) == 0;
+  char key[KEY_SIZE], *mark = format_str("%s" MARK, versions);
+  key_of_url(key, tree->url);
+  bool marked = mark && stat(mark, &st) == 0 && file_read(mark, &text, &size, KEY_SIZE) == 0;
+  marked = marked && strcmp(text, key) == 0;
   int64_t limit = tree->cache->options.stale_if_error_ms;
   if (marked && limit >= 0) marked = clock_wall_ms() - (int64_t)st.st_mtim.tv_sec * 1000 < limit;
-  free(url);
+  free(text);
   free(mark);
   return marked;
 }

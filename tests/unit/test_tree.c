@@ -38,7 +38,7 @@ static unsigned versions_of(struct fixture *fixture, const char *name) {
   char path[256], relative[128];
   snprintf(relative, sizeof(relative), ".%s.mc", name);
   path_in(fixture, path, relative);
-  return names_in(path) - exists(path, ".url");
+  return names_in(path) - exists(path, ".key");
 }
 
 static void a_tree_is_there_whole(void **state) {
