@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "backends/builtin.h"
+#include "fake_await.h"
 #include "fake_coordination.h"
 
 struct wrapper {
@@ -46,14 +47,7 @@ unsigned fake_coordination_calls(enum fake_verb verb) {
 }
 
 static void await(const unsigned *counter, unsigned least) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_sec += 60;
-  int error = 0;
-  pthread_mutex_lock(&lock);
-  while (*counter < least && !error) error = pthread_cond_timedwait(&changed, &lock, &until);
-  pthread_mutex_unlock(&lock);
-  assert_int_equal(error, 0);
+  await_counter(counter, least, &lock, &changed);
 }
 
 void fake_coordination_await(enum fake_verb verb, unsigned count) {

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "backends/builtin.h"
+#include "fake_await.h"
 #include "fake_storage.h"
 
 struct rule {
@@ -45,14 +46,7 @@ void fake_storage_hold(enum fake_op op, bool hold) {
 }
 
 void fake_storage_await_held(unsigned count) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_sec += 60;
-  int error = 0;
-  pthread_mutex_lock(&lock);
-  while (held < count && !error) error = pthread_cond_timedwait(&changed, &lock, &until);
-  pthread_mutex_unlock(&lock);
-  assert_int_equal(error, 0);
+  await_counter(&held, count, &lock, &changed);
 }
 
 unsigned fake_storage_calls(enum fake_op op) {

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "fake_await.h"
 #include "fake_upstream.h"
 
 #define CONTENTS 256
@@ -110,14 +111,7 @@ void fake_release(struct fake_content *content) {
 }
 
 void fake_await(const unsigned *counter, unsigned least) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_sec += 60;
-  int error = 0;
-  pthread_mutex_lock(&lock);
-  while (*counter < least && !error) error = pthread_cond_timedwait(&changed, &lock, &until);
-  pthread_mutex_unlock(&lock);
-  assert_int_equal(error, 0);
+  await_counter(counter, least, &lock, &changed);
 }
 
 unsigned fake_count(const unsigned *counter) {
