@@ -427,12 +427,6 @@ static void *queue_main(void *arg) {
 
 /* ---- the server ---- */
 
-static int64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 static grpc_arg int_arg(const char *key, int value) {
   grpc_arg arg = {.type = GRPC_ARG_INTEGER, .key = (char *)key};
   arg.value.integer = value;
@@ -549,7 +543,7 @@ static bool wait_for_calls(struct control *control, int64_t deadline) {
 }
 
 bool control_stop(struct control *control, int64_t drain_ms) {
-  int64_t deadline = now_ns() + drain_ms * 1000000;
+  int64_t deadline = monotonic_ns() + drain_ms * 1000000;
   control_drain(control);
   acceptor_stop(control->acceptor);
   grpc_completion_queue *end = grpc_completion_queue_create_for_pluck(NULL);
@@ -562,7 +556,7 @@ bool control_stop(struct control *control, int64_t drain_ms) {
   grpc_completion_queue_shutdown(end);
   grpc_completion_queue_destroy(end);
   /* Every call has ended for its client. A thread that still waits for an upstream has a moment to notice. */
-  int64_t moment = now_ns() + 1000000000;
+  int64_t moment = monotonic_ns() + 1000000000;
   if (deadline < moment) deadline = moment;
   if (control->jobs && !jobs_stop(control->jobs, deadline)) return false;
   if (!wait_for_calls(control, deadline)) return false;

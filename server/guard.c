@@ -23,12 +23,6 @@ struct guard {
   int statm;
 };
 
-static int64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 /* Bytes of the process's own memory: without mapped files and the memory tier. */
 static uint64_t memory_in_use(struct guard *guard) {
   char text[128] = "";
@@ -42,7 +36,7 @@ static uint64_t memory_in_use(struct guard *guard) {
 static uint64_t look(struct guard *guard, uint64_t before) {
   struct guarded *guarded, *next;
   uint64_t memory = memory_in_use(guard);
-  int64_t now = now_ns();
+  int64_t now = monotonic_ns();
   DL_FOREACH_SAFE(guard->list, guarded, next) {
     if (!guarded->memory) guarded->memory = before; /* what it was when it began, or a moment earlier */
     uint64_t most = guarded->memory + MAX_GROWTH + (guard->begun - guarded->begun) * CALL_COST;
@@ -64,7 +58,7 @@ static void *guard_main(void *arg) {
     guard->idle = false;
     uint64_t memory = memory_in_use(guard);
     while (guard->list && !guard->stopping) {
-      int64_t at = now_ns() + TICK_NS;
+      int64_t at = monotonic_ns() + TICK_NS;
       struct timespec until = {at / 1000000000, at % 1000000000};
       pthread_cond_timedwait(&guard->wake, &guard->lock, &until);
       memory = look(guard, memory);
@@ -93,7 +87,7 @@ struct guard *guard_new(void (*end)(struct guarded *guarded)) {
 
 void guard_enter(struct guard *guard, struct guarded *guarded, int64_t ms, bool counts) {
   pthread_mutex_lock(&guard->lock);
-  guarded->until = now_ns() + ms * 1000000;
+  guarded->until = monotonic_ns() + ms * 1000000;
   guarded->memory = 0;
   guarded->counts = counts;
   guard->begun += counts;

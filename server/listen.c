@@ -154,9 +154,7 @@ static bool leaves_too_few(int fd) {
 }
 
 static void say_full(struct acceptor *acceptor, const char *why) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  int64_t now = time.tv_sec * 1000LL + time.tv_nsec / 1000000;
+  int64_t now = monotonic_ns() / NS_PER_MS;
   if (acceptor->said_at && now - acceptor->said_at < SAY_EACH_MS) return;
   acceptor->said_at = now;
   log_say(MC_LOG_WARN, "connections to the control plane are refused: %s; raise the limit of open files", why);

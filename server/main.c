@@ -129,15 +129,9 @@ static int start(struct parts *parts, struct server_options *options) {
   return 0;
 }
 
-static int64_t now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
 /* One deadline for all parts. What is stored survives an end at any moment, so nobody is waited for beyond it. */
 static void stop(struct parts *parts, int64_t drain_ms) {
-  int64_t deadline = now_ms() + drain_ms;
+  int64_t deadline = monotonic_ns() / NS_PER_MS + drain_ms;
   web_drain(parts->web);
   if (parts->control && !control_stop(parts->control, drain_ms)) {
     log_say(MC_LOG_WARN, "a call to an origin does not end; stopped without it");
@@ -145,7 +139,7 @@ static void stop(struct parts *parts, int64_t drain_ms) {
   }
   web_forget(parts->web);
   control_free(parts->control);
-  int64_t left = deadline - now_ms();
+  int64_t left = deadline - monotonic_ns() / NS_PER_MS;
   mc_server_close(parts->data, left > 0 ? left : 0);
   web_stop(parts->web);
   mc_close(parts->cache);

@@ -85,9 +85,7 @@ static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const
 
 /* Whether this client's turn has come: a change of phase is told at once, all else as often as the load allows. */
 static bool is_due(struct fetch *fetch, const mc_progress *news) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  int64_t now = time.tv_sec * 1000000000ll + time.tv_nsec;
+  int64_t now = monotonic_ns();
   int64_t pause = (int64_t)atomic_load(&call_service(fetch->call)->fetches) * NS_PER_WAITER;
   if (fetch->told_at && news->phase == fetch->told_phase && now - fetch->told_at < pause) return false;
   fetch->told_at = now;

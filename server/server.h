@@ -3,7 +3,19 @@
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
+#include <stdint.h>
+#include <time.h>
+
 #include <modelcache/modelcache.h>
+
+#define NS_PER_MS 1000000ll
+
+/* For deadlines and pauses: nanoseconds of CLOCK_MONOTONIC. */
+static inline int64_t monotonic_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
 
 struct server_options {
   mc_options cache;
