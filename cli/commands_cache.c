@@ -99,7 +99,7 @@ static bool print_listed(void *user, const mc_listed *listed) {
   char size[SHORT_TEXT], path[4096];
   if (line->json) {
     print_json(json_pack("{so so so}", "path", json_text(listed->path), "size", json_size(listed->size),
-                         "last_modified", time_or_null(listed->last_modified)));
+                         "last_modified", time_or_null(listed->validators.last_modified)));
   } else {
     printf("%10s  %s\n", human_size(size, listed->size), printable(path, sizeof(path), listed->path));
   }

@@ -307,7 +307,7 @@ static bool list_listed(void *user, const mc_listed *listed) {
     to->has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
     to->size = listed->size;
   }
-  to->last_modified = listed->last_modified;
+  to->last_modified = listed->validators.last_modified;
   listing->listed_list[i] = to;
   listing->response.n_listed++;
   return i + 1 < BATCH || flush(listing);

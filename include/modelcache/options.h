@@ -25,6 +25,35 @@ typedef enum mc_durable {
   MC_DURABLE_ON, /* fsync before an object becomes visible */
 } mc_durable;
 
+/* What holds for the URLs below a prefix; of several rules, the one with the longest prefix. What a rule does not say
+ * is as the options say. */
+typedef struct mc_origin_rule {
+  const char *prefix; /* "s3://bucket/models": of it and what is below it, not of "s3://bucket/models2"; "s3://": all */
+  bool allowed;       /* may be fetched (if its scheme may) */
+  const char *credentials; /* the name of some in mc_options.credentials; "none": ask without; NULL: the usual places */
+  const char *endpoint;    /* where its service is, if not in the usual place: "https://host:port" */
+  const char *ca_file;     /* certificates, PEM, to trust instead of the system's */
+  const char *proxy;       /* "http://host:port"; "none": directly; NULL: as the environment says */
+  int64_t revalidate_after_ms; /* MC_INHERIT: as the option */
+  uint32_t parallelism;        /* 0: as the option */
+  uint64_t bandwidth;          /* bytes per second of all downloads below it together; 0: no limit */
+  bool pin;                    /* what is fetched is pinned */
+} mc_origin_rule;
+
+#define MC_INHERIT INT64_MIN
+#define MC_ORIGIN_RULE_INIT                                                                                            \
+  { .allowed = true, .revalidate_after_ms = MC_INHERIT }
+
+/* Credentials under a name, for rules. Which keys there are depends on the upstream: the docs list them. */
+typedef struct mc_setting {
+  const char *key, *value;
+} mc_setting;
+typedef struct mc_credentials {
+  const char *name;
+  const mc_setting *settings;
+  size_t count;
+} mc_credentials;
+
 /* Begin with MC_OPTIONS_INIT or mc_options_init. Strings are copied by mc_open_options and stay the caller's. NULL and
  * 0 mean the default unless the table (mc_option_rows) says otherwise. */
 typedef struct mc_options {
@@ -56,6 +85,11 @@ typedef struct mc_options {
   bool fallback;       /* client: go to the origin when the service can't be reached */
   bool allow_link_local;
   mc_logger logger;
+  /* What holds for single origins, and the credentials that their rules name. Copied. */
+  const mc_origin_rule *origins;
+  size_t origin_count;
+  const mc_credentials *credentials;
+  size_t credentials_count;
   /* More backends, tried before the built-in ones: NULL-terminated arrays, or NULL. They must outlive the cache. */
   const struct mc_storage_ops *const *storage_backends;
   const struct mc_upstream_ops *const *upstream_backends;

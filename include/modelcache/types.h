@@ -42,6 +42,19 @@ typedef struct mc_chunk_table {
   const mc_hash128 *hashes;
 } mc_chunk_table;
 
+/* A checksum of a whole content that an upstream gives where it has no SHA-256: it is checked, and names nothing. */
+typedef enum mc_checksum_kind {
+  MC_CHECKSUM_NONE,
+  MC_CHECKSUM_CRC32C, /* 4 bytes, big-endian */
+  MC_CHECKSUM_MD5,    /* 16 bytes */
+  MC_CHECKSUM_GIT,    /* 20 bytes: SHA-1 of git's blob: "blob ", the size in decimal, a zero, the content */
+} mc_checksum_kind;
+
+typedef struct mc_checksum {
+  mc_checksum_kind kind;
+  uint8_t bytes[20];
+} mc_checksum;
+
 /* What an upstream says to tell one version of a URL's content from another. Empty strings and 0: not given. Two
  * versions are the same if the first of version, etag, last_modified that both have is equal, and the sizes are. */
 typedef struct mc_validators {
@@ -68,7 +81,9 @@ typedef struct mc_entry {
 typedef struct mc_listed {
   const char *path; /* relative to the listed URL, '/' between parts, never absolute, never with "." or ".." parts */
   uint64_t size;    /* or MC_SIZE_UNKNOWN */
-  int64_t last_modified; /* seconds since 1970, or 0 */
+  mc_validators validators; /* as far as the listing tells them */
+  bool has_digest;
+  mc_digest digest;
 } mc_listed;
 
 /* Cancels the calls it is given to. It belongs to whoever made it, may be shared by many calls, and can be used from

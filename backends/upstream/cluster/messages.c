@@ -142,7 +142,7 @@ mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_err
 mc_status listed_from(mc_listed *out, const Modelcache__V1__Listed *message, mc_error *err) {
   *out = (mc_listed){.path = message->path,
                      .size = message->has_size_case ? message->size : MC_SIZE_UNKNOWN,
-                     .last_modified = message->last_modified};
+                     .validators.last_modified = message->last_modified};
   if (path_is_safe(message->path)) return MC_OK;
   return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service listed '%.100s', which would leave the tree",
                       message->path);

@@ -196,7 +196,7 @@ static mc_status list_name(struct listing *listing, int folder, const char *name
   } else if (S_ISREG(st.st_mode) && !path_is_safe(path)) {
     status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s has a name that is not safe to use elsewhere", path);
   } else if (S_ISREG(st.st_mode)) {
-    mc_listed listed = {path, (uint64_t)st.st_size, st.st_mtim.tv_sec};
+    mc_listed listed = {.path = path, .size = (uint64_t)st.st_size, .validators.last_modified = st.st_mtim.tv_sec};
     if (listing->count++ == listing->max) {
       status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the folder has more than %zu files", listing->max);
     } else {

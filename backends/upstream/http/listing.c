@@ -116,7 +116,7 @@ static mc_status take_file(struct walk *walk, char *path, const struct index_nam
   } else if (walk->files++ == walk->max) {
     status = too_many(walk, err);
   } else {
-    mc_listed listed = {path, name->size, name->modified};
+    mc_listed listed = {.path = path, .size = name->size, .validators.last_modified = name->modified};
     walk->stopped = !walk->visit(walk->user, &listed);
   }
   free(path);

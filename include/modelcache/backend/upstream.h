@@ -10,6 +10,7 @@
 #ifndef MODELCACHE_BACKEND_UPSTREAM_H
 #define MODELCACHE_BACKEND_UPSTREAM_H
 
+#include <modelcache/options.h>
 #include <modelcache/types.h>
 
 #ifdef __cplusplus
@@ -38,6 +39,11 @@ typedef struct mc_upstream_config {
   struct mc_transport *const *transports;
   size_t transport_count;
   const char *schemes; /* comma-separated: where redirects may lead; NULL: to each that the upstream takes */
+  /* What the operator says of origins: see options.h. They outlive the upstream, and their prefixes are normalised. */
+  const mc_origin_rule *origins;
+  size_t origin_count;
+  const mc_credentials *credentials;
+  size_t credentials_count;
 } mc_upstream_config;
 
 /* What is known of a source. Unknown: size MC_SIZE_UNKNOWN, has_digest false, chunks.hashes NULL. */
@@ -46,6 +52,7 @@ typedef struct mc_info {
   mc_validators validators;
   bool has_digest;
   mc_digest digest;
+  mc_checksum checksum;  /* where it has no digest; of kind MC_CHECKSUM_NONE: unknown */
   mc_chunk_table chunks; /* hashes belong to the source and live as long as it */
   bool ranges;           /* ranges can be read; false: only the whole, from 0, by one reader */
   bool unchanged;        /* it is the version that `known` described; nothing but the validators is set besides */
@@ -62,6 +69,9 @@ typedef struct mc_open_args {
   const mc_validators *known; /* NULL, or the version that is at hand: say `unchanged` instead of opening it again */
   uint64_t known_size;
   const mc_digest *known_digest; /* NULL, or its digest, for an upstream that knows digests */
+  /* NULL, or what this upstream's listing said of it just now, which need not be asked again: open it without a request
+   * where that can be done; a version that is no longer there shows when it is read (MC_CHANGED). */
+  const mc_listed *listed;
   bool revalidate; /* for an upstream that is a cache: it has to ask its own upstream, however young its copy is */
   void (*progress)(void *user, const mc_upstream_progress *progress); /* may be NULL; from the calling thread */
   void *progress_user;
@@ -83,6 +93,14 @@ struct mc_sink {
   mc_status (*advance)(mc_sink *self, size_t size, mc_error *err);
   bool suspect; /* these bytes arrived damaged before: a peer should check its own copy before it sends them again */
 };
+
+/* How a URL's origin is asked; nothing in it is secret. */
+typedef struct mc_access {
+  char endpoint[256];    /* where the requests go: a URL without path */
+  char credentials[256]; /* where they were found: "the rule's 'hub'", "AWS_ACCESS_KEY_ID"; "none: …" and why */
+  char identity[128];    /* the public part of them: a key's id, an account; "" where there is none */
+  int64_t expires_at;    /* milliseconds since 1970; 0: they don't, or nobody knows */
+} mc_access;
 
 /* For the upstreams that are caches (MC_UPSTREAM_CACHE): the operations on what they keep. */
 typedef struct mc_upstream_cache_ops {
@@ -132,6 +150,10 @@ typedef struct mc_upstream_ops {
    * as one, is MC_PROTOCOL. MC_NOT_FOUND if there is no such folder, where the upstream knows folders. */
   mc_status (*list)(mc_upstream *self, const char *url, size_t max, bool (*visit)(void *user, const mc_listed *listed),
                     void *user, const mc_call *call, mc_error *err);
+
+  /* Optional. Tell how `url` would be asked for: find its credentials, which may take requests to who gives them, but
+   * ask nothing of the origin. Blocks. */
+  mc_status (*explain)(mc_upstream *self, const char *url, mc_access *access, const mc_call *call, mc_error *err);
 
   const mc_upstream_cache_ops *cache; /* with MC_UPSTREAM_CACHE, else NULL */
 } mc_upstream_ops;
