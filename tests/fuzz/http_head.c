@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (const uint8_t *at = data + 2, *end = data + size; at < end;) {
     const uint8_t *newline = memchr(at, '\n', (size_t)(end - at));
     size_t length = newline ? (size_t)(newline - at) + 1 : (size_t)(end - at);
-    http_head_line(&head, (const char *)at, length);
+    http_head_line(&head, NULL, (const char *)at, length);
     check_head(&head);
     at += length;
   }

@@ -18,7 +18,7 @@
 static struct http_head read_head(const char *const lines[]) {
   struct http_head head;
   http_head_init(&head);
-  for (size_t i = 0; lines[i]; i++) http_head_line(&head, lines[i], strlen(lines[i]));
+  for (size_t i = 0; lines[i]; i++) http_head_line(&head, NULL, lines[i], strlen(lines[i]));
   return head;
 }
 
@@ -108,11 +108,11 @@ static void lines_that_are_too_long_or_have_zeros_are_not_read(void **state) {
   memset(line, ' ', sizeof(line));
   memcpy(line, "Content-Length: 5", 17);
   line[sizeof(line) - 1] = '5';
-  http_head_line(&head, line, sizeof(line));
+  http_head_line(&head, NULL, line, sizeof(line));
   assert_int_equal(head.length, MC_SIZE_UNKNOWN);
-  http_head_line(&head, "Content-Length: 5\0", 18);
+  http_head_line(&head, NULL, "Content-Length: 5\0", 18);
   assert_int_equal(head.length, MC_SIZE_UNKNOWN);
-  http_head_line(&head, "Content-Length: 5\r\n", 17); /* not the zero behind it, nor what follows */
+  http_head_line(&head, NULL, "Content-Length: 5\r\n", 17); /* not the zero behind it, nor what follows */
   assert_int_equal(head.length, 5);
 }
 

@@ -1,12 +1,17 @@
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include <openssl/crypto.h>
+
 #include "aside.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/net.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "internal.h"
 
@@ -16,9 +21,13 @@
 #define CONNECTIONS   2L           /* that a handle keeps: a hub's and its content network's */
 #define BUFFER_SIZE   (512L << 10) /* libcurl's largest receive buffer but one: twice the speed of its default */
 #define HEAD_MAX      ((size_t)256 << 10)
-#define DROP_MAX      ((size_t)64 << 10) /* a body that nobody wants is read so far, to keep the connection */
+#define DROP_MAX      ((size_t)64 << 10) /* a body that nobody wants is read so far: why, and to keep the connection */
 #define MAX_REDIRECTS 10
+#define MACHINE_MS    1000 /* a metadata service is near, or is not there */
 #define SITE_SIZE     128
+#define HEADER_MAX    32768 /* of one that is sent: tokens are long */
+#define ASK_AGAIN_MAX 3     /* attempts that follow each other at once, for what was learnt from the last */
+#define IDENTITY      "Accept-Encoding: identity" /* the file as it is stored: any encoding may else seem welcome */
 
 struct handle {
   CURL *easy;
@@ -30,7 +39,9 @@ struct handle {
 
 struct http_client {
   struct http_settings settings;
-  struct curl_slist *headers; /* of every request */
+  struct http_origins origins;
+  struct http_policy *policies; /* one for each of the origins */
+  struct curl_slist *headers;   /* of every plain request */
   pthread_mutex_t lock;       /* a leaf */
   struct handle *idle;        /* the one that was used last comes first */
   unsigned idle_count;
@@ -47,9 +58,10 @@ mc_status http_client_new(struct http_client **out, const mc_upstream_config *co
   }
   pthread_mutex_init(&client->lock, NULL);
   aside_init(&client->aside);
-  /* The file as it is stored: a server may otherwise take any encoding to be welcome. */
-  client->headers = curl_slist_append(NULL, "Accept-Encoding: identity");
-  if (!http_settings_read(&client->settings, config) || !client->headers) {
+  client->headers = curl_slist_append(NULL, IDENTITY);
+  client->origins = (struct http_origins){config->origins, config->origin_count};
+  client->policies = http_policies_new(&client->origins);
+  if (!http_settings_read(&client->settings, config) || !client->headers || !client->policies) {
     http_client_free(client);
     return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for the HTTP client");
   }
@@ -77,12 +89,17 @@ void http_client_free(struct http_client *client) {
   curl_slist_free_all(client->headers);
   pthread_mutex_destroy(&client->lock);
   http_settings_free(&client->settings);
+  http_policies_free(client->policies, &client->origins);
   free(client);
   curl_global_cleanup();
 }
 
 const struct http_settings *http_client_settings(const struct http_client *client) {
   return &client->settings;
+}
+
+const mc_origin_rule *http_client_rule(const struct http_client *client, const char *url) {
+  return origin_rule(client->origins.rules, client->origins.count, url);
 }
 
 static struct handle *handle_new(void) {
@@ -149,7 +166,10 @@ static void give_handle_back(struct http_client *client, struct handle *handle) 
 struct exchange {
   const struct http_client *client;
   const struct http_request *request;
-  const char *url; /* the request's, or where it was redirected to */
+  struct http_policy *policy;
+  const char *url;            /* the target's, or where it was redirected to */
+  struct curl_slist *headers; /* to send */
+  struct buf *said;           /* where an error's body goes; NULL: nowhere */
   CURL *easy;
   struct http_head *head;
   mc_status status; /* why a callback ended it */
@@ -178,7 +198,7 @@ static bool end_head(struct exchange *exchange) {
   struct http_head *head = exchange->head;
   exchange->head_done = true;
   exchange->moved_at = clock_ns();
-  if (http_is_redirect(head)) return true;
+  if (http_is_redirect(head)) return true; /* its body is short, and says nothing */
   if (head->status == 206 && !request->end) {
     return end_exchange(exchange, MC_PROTOCOL, "the origin sent a part that it was not asked for");
   }
@@ -204,7 +224,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   if (exchange->lines++ == 0) {
     http_head_init(exchange->head);
   } else if (!last) {
-    http_head_line(exchange->head, line, size);
+    http_head_line(exchange->head, exchange->request->dialect, line, size);
   } else {
     exchange->lines = 0;
     curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &exchange->head->status);
@@ -218,10 +238,13 @@ static size_t on_data(char *data, size_t one, size_t size, void *user) {
   const struct http_request *request = exchange->request;
   (void)one;
   if (!exchange->wanted) {
+    size_t room = DROP_MAX - (exchange->dropped < DROP_MAX ? exchange->dropped : DROP_MAX);
+    if (exchange->said) buf_append(exchange->said, data, size < room ? size : room);
     exchange->dropped += size;
     exchange->enough = exchange->dropped > DROP_MAX;
     return exchange->enough ? 0 : size;
   }
+  http_throttle_charge(exchange->policy, size);
   exchange->status = request->on_body(request->user, data, size, &exchange->error);
   exchange->moved_at = clock_ns(); /* behind it: a slow disk is not the origin's fault */
   return exchange->status ? 0 : size;
@@ -232,11 +255,16 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
   struct exchange *exchange = user;
   (void)purpose;
   exchange->connects = true;
-  if (!exchange->client->settings.allow_link_local && net_is_link_local(&address->addr)) {
+  bool allowed = exchange->client->settings.allow_link_local || exchange->request->of_machine;
+  if (!allowed && net_is_link_local(&address->addr)) {
     exchange->refused_address = true;
     return CURL_SOCKET_BAD;
   }
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+static bool is_read(const struct http_request *request) {
+  return strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0;
 }
 
 /* Those that can't fail are not looked at. false: no memory. */
@@ -254,11 +282,20 @@ static bool set_options(CURL *easy, struct exchange *exchange) {
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->client->headers);
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers);
   if (strcmp(request->method, "HEAD") == 0) curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
   bool good = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
               curl_easy_setopt(easy, CURLOPT_URL, exchange->url) == CURLE_OK &&
-              http_settings_apply(&exchange->client->settings, easy, exchange->url);
+              http_settings_apply(&exchange->client->settings, exchange->policy, easy, exchange->url);
+  if (request->of_machine) {
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)MACHINE_MS);
+    good = good && curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK;
+  }
+  if (request->body || !is_read(request)) {
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_size);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body ? request->body : "");
+    good = good && curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method) == CURLE_OK;
+  }
   if (request->end == MC_SIZE_UNKNOWN) {
     snprintf(range, sizeof(range), "%llu-", (unsigned long long)request->first);
   } else if (request->end) {
@@ -284,6 +321,8 @@ static mc_status drive(struct exchange *exchange, CURLM *multi, const mc_call *c
   exchange->moved_at = clock_ns();
   for (;;) {
     mc_status status = mc_call_check(call, err);
+    if (!status && http_throttle_wait(exchange->policy, call)) exchange->moved_at = clock_ns();
+    if (!status) status = mc_call_check(call, err);
     if (status) return status;
     if (exchange->resolving && clock_ns() >= found_by) return not_found_in_time(exchange, err);
     if (curl_multi_perform(multi, &running)) {
@@ -360,35 +399,144 @@ static mc_status exchange_run(struct exchange *exchange, struct handle *handle, 
   return whole ? MC_OK : explain(exchange, code, err);
 }
 
-/* Redirects are followed here, not by libcurl: each may need another proxy, and is looked at before it is followed. */
-mc_status http_perform(struct http_client *client, const struct http_request *request, struct http_head *head,
-                       const mc_call *call, mc_error *err) {
+static bool same_site(const char *a, const char *b) {
+  const char *begin = strstr(a, "://");
+  size_t size = begin ? (size_t)(begin - a) + 3 : 0;
+  size += strcspn(a + size, "/?#");
+  return begin && strncmp(a, b, size) == 0 && strchr("/?#", b[size]);
+}
+
+/* The next hop, which replaces *url; NULL: the redirect is the response. */
+static mc_status follow(char **url, struct http_client *client, const struct http_request *request, CURL *easy,
+                        mc_error *err) {
   char shown[URL_SHOWN];
-  struct handle *handle = take_handle(client, request->url);
-  char *url = strdup(request->url);
+  char *to = strdup(*url);
+  if (!to) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a redirect");
+  bool web = strncmp(request->url, "http:", 5) == 0 || strncmp(request->url, "https:", 6) == 0;
+  mc_status status = http_redirect(&to, web ? client->settings.schemes : NULL, easy, request->url, err);
+  const mc_origin_rule *rule = status ? NULL : http_client_rule(client, to);
+  url_printable(shown, sizeof(shown), request->url);
+  if (!status && !web && strncmp(*url, "https:", 6) == 0 && strncmp(to, "https:", 6) != 0) {
+    status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s redirects from https to http, which is refused", shown);
+  } else if (rule && !rule->allowed) {
+    status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s redirects to where the rule for %s forbids it", shown,
+                          rule->prefix);
+  }
+  if (status || (request->follow == HTTP_FOLLOW_SITE && !same_site(*url, to))) {
+    free(to);
+    to = NULL;
+  }
+  if (!status) {
+    free(*url);
+    *url = to;
+  }
+  return status;
+}
+
+bool http_target_header(struct http_target *target, const char *format, ...) {
+  char text[HEADER_MAX];
+  va_list args;
+  va_start(args, format);
+  int length = vsnprintf(text, sizeof(text), format, args);
+  va_end(args);
+  struct curl_slist *list =
+      length < 0 || (size_t)length >= sizeof(text) ? NULL : curl_slist_append(target->headers, text);
+  OPENSSL_cleanse(text, sizeof(text));
+  if (list) target->headers = list;
+  return list != NULL;
+}
+
+/* Set where an attempt begins. */
+static mc_status aim(struct http_target *target, const struct http_request *request, const mc_call *call,
+                     mc_error *err) {
+  bool good = http_target_header(target, "%s", IDENTITY);
+  for (size_t i = 0; request->headers && request->headers[i]; i++) {
+    good = good && http_target_header(target, "%s", request->headers[i]);
+  }
   mc_status status = MC_OK;
+  if (good && request->dialect && request->dialect->aim) status = request->dialect->aim(request, target, call, err);
+  if (status) return status;
+  if (!target->url) target->url = strdup(request->url);
+  if (good && target->url) return MC_OK;
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+}
+
+/* What is sent may be a credential. */
+static void free_headers(struct curl_slist *list) {
+  for (struct curl_slist *one = list; one; one = one->next) OPENSSL_cleanse(one->data, strlen(one->data));
+  curl_slist_free_all(list);
+}
+
+/* One attempt. Redirects are followed here, not by libcurl: each may need another proxy, and is looked at before it is
+ * followed. `said`: the body of an error, or NULL. */
+static mc_status attempt(struct http_client *client, const struct http_request *request, struct http_head *head,
+                         struct buf *said, const mc_call *call, mc_error *err) {
+  char shown[URL_SHOWN];
+  struct http_target target = {0};
+  struct handle *handle = NULL;
   http_head_init(head); /* also where it doesn't come to a request */
-  if (!handle || !url) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+  mc_status status = aim(&target, request, call, err);
+  char *url = status ? NULL : strdup(target.url);
+  if (url) handle = take_handle(client, url);
+  if (!status && !handle) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
   for (int redirects = 0; !status; redirects++) {
-    struct exchange exchange = {
-        .client = client, .request = request, .url = url, .easy = handle->easy, .head = head, .error = MC_ERROR_INIT};
+    struct exchange exchange = {.client = client,
+                                .request = request,
+                                .policy = http_policy_of(client->policies, &client->origins, request->url),
+                                .url = url,
+                                .headers = same_site(target.url, url) ? target.headers : client->headers,
+                                .said = said,
+                                .easy = handle->easy,
+                                .head = head,
+                                .error = MC_ERROR_INIT};
     http_head_init(head);
-    status = http_check_host(&client->settings, url, err);
+    if (said) buf_clear(said);
+    if (!request->of_machine) status = http_check_host(&client->settings, url, err);
     if (!status) status = exchange_run(&exchange, handle, call, err);
     if (exchange.resolving) {
       aside_put(&client->aside, handle->easy, handle->multi);
       free(handle);
       handle = NULL;
     }
-    if (status || !http_is_redirect(head)) break;
+    if (status || !http_is_redirect(head) || request->follow == HTTP_FOLLOW_NONE || !is_read(request)) break;
     if (redirects == MAX_REDIRECTS) {
       status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s redirects more than %d times",
                             url_printable(shown, sizeof(shown), request->url), MAX_REDIRECTS);
     } else {
-      status = http_redirect(&url, &client->settings, handle->easy, request->url, err);
+      status = follow(&url, client, request, handle->easy, err);
     }
+    if (!url) break;
   }
   free(url);
+  free(target.url);
   if (handle) give_handle_back(client, handle);
+  free_headers(target.headers);
+  return status;
+}
+
+mc_status http_perform(struct http_client *client, const struct http_request *request, struct http_head *head,
+                       const mc_call *call, mc_error *err) {
+  return attempt(client, request, head, NULL, call, err);
+}
+
+mc_status http_ask(struct http_client *client, const struct http_request *request, struct http_head *head,
+                   const mc_call *call, mc_error *err) {
+  const struct http_dialect *dialect = request->dialect;
+  struct buf said;
+  mc_status status;
+  bool again = true;
+  buf_init(&said, DROP_MAX + 1);
+  for (int asked = 0; again && asked < ASK_AGAIN_MAX; asked++) {
+    again = false;
+    status = attempt(client, request, head, &said, call, err);
+    if (status) break;
+    bool fine = head->status == 200 || head->status == 206;
+    if (fine || !dialect || !dialect->judge) {
+      status = http_status(head, request->url, err);
+    } else {
+      status = dialect->judge(request, head, said.data ? said.data : "", &again, call, err);
+    }
+  }
+  buf_free(&said);
   return status;
 }

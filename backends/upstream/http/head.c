@@ -11,7 +11,9 @@
 #define RETRY_AFTER_MOST 86400
 
 void http_head_init(struct http_head *head) {
-  *head = (struct http_head){.length = MC_SIZE_UNKNOWN, .total = MC_SIZE_UNKNOWN, .retry_after_ms = -1};
+  memset(head, 0, sizeof(*head));
+  head->length = head->total = MC_SIZE_UNKNOWN;
+  head->retry_after_ms = -1;
 }
 
 static bool parse_u64(const char **at, uint64_t *out) {
@@ -118,7 +120,7 @@ static void take_digest(struct http_head *head, const char *value) {
   }
 }
 
-void http_head_line(struct http_head *head, const char *line, size_t size) {
+void http_head_line(struct http_head *head, const struct http_dialect *dialect, const char *line, size_t size) {
   static const struct {
     const char *name;
     void (*take)(struct http_head *head, const char *value);
@@ -146,5 +148,10 @@ void http_head_line(struct http_head *head, const char *line, size_t size) {
   value += strspn(value, " \t");
   for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
     if (curl_strequal(text, fields[i].name)) fields[i].take(head, value);
+  }
+  for (size_t i = 0; dialect && i < HTTP_FIELDS && dialect->fields[i]; i++) {
+    if (!curl_strequal(text, dialect->fields[i])) continue;
+    size_t length = strlen(value);
+    memcpy(head->fields[i], value, length < HTTP_FIELD_SIZE ? length + 1 : 0);
   }
 }

@@ -4,8 +4,6 @@
 
 #include "client.h"
 
-#define URL_SHOWN 300 /* bytes of a URL in a message */
-
 /* Report the files below a folder from the server's own index pages, in no particular order. See mc_upstream_ops.list.
  */
 mc_status http_list_index(struct http_client *client, const char *url, size_t max,

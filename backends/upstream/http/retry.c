@@ -1,6 +1,7 @@
 /* What a response's status means, and when to try again. */
 #include <poll.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -73,10 +74,34 @@ mc_status http_again(struct http_client *client, uint32_t *failures, mc_status s
 mc_status http_fetch(struct http_client *client, const struct http_request *request, struct http_head *head,
                      const mc_call *call, mc_error *err) {
   for (uint32_t failures = 0;;) {
-    mc_status status = http_perform(client, request, head, call, err);
-    if (!status) status = http_status(head, request->url, err);
+    mc_status status = http_ask(client, request, head, call, err);
     if (!status) return MC_OK;
     status = http_again(client, &failures, status, head, call, err);
     if (status) return status;
   }
+}
+
+static mc_status begin_text(void *user, const struct http_head *head, mc_error *err) {
+  (void)head;
+  (void)err;
+  buf_clear(user);
+  return MC_OK;
+}
+
+static mc_status take_text(void *user, const void *data, size_t size, mc_error *err) {
+  struct buf *body = user;
+  if (buf_append(body, data, size)) return MC_OK;
+  return mc_error_set(err, MC_PROTOCOL, ORIGIN, "an answer of the origin is larger than %zu bytes", body->max);
+}
+
+mc_status http_fetch_text(struct http_client *client, const struct http_request *request, struct buf *body,
+                          const mc_call *call, mc_error *err) {
+  struct http_request whole = *request;
+  struct http_head head;
+  whole.on_head = begin_text;
+  whole.on_body = take_text;
+  whole.user = body;
+  mc_status status = http_fetch(client, &whole, &head, call, err);
+  if (status || body->data) return status;
+  return buf_append_str(body, "") ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an answer");
 }

@@ -45,15 +45,21 @@ void http_settings_free(struct http_settings *settings) {
   free(settings->ca_folder);
 }
 
-bool http_settings_apply(const struct http_settings *settings, CURL *easy, const char *url) {
-  bool secure = curl_strnequal(url, "https:", 6);
+bool http_settings_apply(const struct http_settings *settings, const struct http_policy *policy, CURL *easy,
+                         const char *url) {
+  static const mc_origin_rule none = {0};
+  const mc_origin_rule *rule = policy ? http_policy_rule(policy) : &none;
+  const char *usual = curl_strnequal(url, "https:", 6) ? settings->secure_proxy : settings->proxy;
+  const char *proxy = !rule->proxy ? usual : strcmp(rule->proxy, "none") == 0 ? "" : rule->proxy;
+  const char *ca_file = rule->ca_file ? rule->ca_file : settings->ca_file;
+  const char *ca_folder = rule->ca_file ? NULL : settings->ca_folder;
   bool good = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
                                aside_connect_timeout_ms(settings->connect_timeout_ms)) == CURLE_OK &&
               curl_easy_setopt(easy, CURLOPT_USERAGENT, settings->user_agent) == CURLE_OK;
   /* Set also when they are empty: libcurl would look into the environment by itself. */
-  good = good && curl_easy_setopt(easy, CURLOPT_PROXY, secure ? settings->secure_proxy : settings->proxy) == CURLE_OK &&
-         curl_easy_setopt(easy, CURLOPT_NOPROXY, settings->no_proxy) == CURLE_OK;
-  if (settings->ca_file) good = good && curl_easy_setopt(easy, CURLOPT_CAINFO, settings->ca_file) == CURLE_OK;
-  if (settings->ca_folder) good = good && curl_easy_setopt(easy, CURLOPT_CAPATH, settings->ca_folder) == CURLE_OK;
+  good = good && curl_easy_setopt(easy, CURLOPT_PROXY, proxy) == CURLE_OK &&
+         curl_easy_setopt(easy, CURLOPT_NOPROXY, rule->proxy ? "" : settings->no_proxy) == CURLE_OK;
+  if (ca_file) good = good && curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) == CURLE_OK;
+  if (ca_folder || rule->ca_file) good = good && curl_easy_setopt(easy, CURLOPT_CAPATH, ca_folder) == CURLE_OK;
   return good;
 }

@@ -90,8 +90,7 @@ static mc_status resolve(char **out, const char *from, const char *location, con
   return status;
 }
 
-mc_status http_redirect(char **url, const struct http_settings *settings, CURL *easy, const char *asked,
-                        mc_error *err) {
+mc_status http_redirect(char **url, const char *schemes, CURL *easy, const char *asked, mc_error *err) {
   struct curl_header *location;
   char *to = NULL, text[URL_SHOWN];
   if (curl_easy_header(easy, "Location", 0, CURLH_HEADER, -1, &location) != CURLHE_OK) {
@@ -100,7 +99,7 @@ mc_status http_redirect(char **url, const struct http_settings *settings, CURL *
   }
   mc_status status = resolve(&to, *url, location->value, asked, err);
   const char *scheme = to && curl_strnequal(to, "https:", 6) ? "https" : "http";
-  if (!status && settings->schemes && !scheme_is_listed(settings->schemes, scheme)) {
+  if (!status && schemes && !scheme_is_listed(schemes, scheme)) {
     status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
                           "%s redirects to %s://, which the option 'schemes' does not list",
                           url_printable(text, sizeof(text), asked), scheme);
