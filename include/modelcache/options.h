@@ -127,6 +127,9 @@ typedef struct mc_option_row {
   const char *help;     /* one line */
 } mc_option_row;
 
+/* The table of mc_origin_rule, whose names are the keys of a rule in a configuration. What a rule does not say prints
+ * as it is in MC_ORIGIN_RULE_INIT; MC_INHERIT prints as "". */
+MC_API const mc_option_row *mc_origin_rule_rows(void);
 /* The table of mc_options, ended by a row without a name. Static. */
 MC_API const mc_option_row *mc_option_rows(void);
 /* Parse `value` into the member of `options` that `row` describes. A string's memory is `value` itself: it must outlive

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/origins.h"
 #include "backends/builtin.h"
 #include "base/io.h"
 #include "engine/engine.h"
@@ -140,7 +141,11 @@ static mc_status add_upstream(struct mc_cache *cache, const mc_upstream_ops *ops
                                .logger = cache->logger,
                                .transports = cache->transports,
                                .transport_count = cache->transport_count,
-                               .schemes = cache->options.schemes};
+                               .schemes = cache->options.schemes,
+                               .origins = cache->options.origins,
+                               .origin_count = cache->options.origin_count,
+                               .credentials = cache->options.credentials,
+                               .credentials_count = cache->options.credentials_count};
   status = ops->open(&cache->upstreams[cache->upstream_count], &config, err);
   if (!status) cache->upstream_count++;
   return status;
@@ -229,6 +234,8 @@ static mc_status check_option(const mc_option_row *row, mc_options *options, mc_
 static mc_status copy_options(struct mc_cache *cache, const mc_options *options, mc_error *err) {
   mc_options_init(&cache->options);
   memcpy(&cache->options, options, options->struct_size < sizeof(*options) ? options->struct_size : sizeof(*options));
+  mc_status status = origins_copy(&cache->origins, &cache->options, err);
+  if (status) return status;
   const char **members[] = {&cache->options.endpoint, &cache->options.storage, &cache->options.coordination,
                             &cache->options.schemes};
   bool copied = true;
@@ -247,7 +254,7 @@ static mc_status copy_options(struct mc_cache *cache, const mc_options *options,
   if (copied && !cache->options.coordination) cache->options.coordination = "local";
   if (copied && !cache->options.schemes) cache->options.schemes = "";
   for (const mc_option_row *row = mc_option_rows(); row->name && copied; row++) {
-    mc_status status = check_option(row, &cache->options, err);
+    status = check_option(row, &cache->options, err);
     if (status) return status;
   }
   if (cache->options.low_watermark > cache->options.high_watermark) {
@@ -292,6 +299,7 @@ void mc_close(mc_cache *cache) {
   for (size_t i = 0; i < cache->tier_count; i++) tier_close(cache->tiers[i]);
   if (cache->coordination) cache->coordination->ops->close(cache->coordination);
   for (size_t i = 0; i < sizeof(cache->strings) / sizeof(*cache->strings); i++) free(cache->strings[i]);
+  origins_free(cache->origins);
   pthread_mutex_destroy(&cache->lock);
   pthread_mutex_destroy(&cache->watch_lock);
   pthread_mutex_destroy(&cache->tree_lock);

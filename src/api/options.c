@@ -57,10 +57,39 @@ static const mc_option_row rows[] = {
       "let origins be on link-local and cloud metadata addresses"),
   {0},
 };
+
+#define RULE(name, member, type, fallback, least, most, unit, help) \
+  {#name, NULL, type, offsetof(mc_origin_rule, member), fallback, NULL, least, most, unit, help}
+
+static const mc_option_row rule_rows[] = {
+  RULE(prefix, prefix, MC_OPTION_STRING, "", 0, 0, "URL",
+      "the rule is for this URL and what is below it; 's3://' is all of a scheme; the longest prefix wins"),
+  RULE(allowed, allowed, MC_OPTION_BOOL, "true", 0, 0, "", "whether it may be fetched, if its scheme may"),
+  RULE(credentials, credentials, MC_OPTION_STRING, "", 0, 0, "name",
+      "some of the credentials below; 'none': ask without any; by default, what is found in the usual places"),
+  RULE(endpoint, endpoint, MC_OPTION_STRING, "", 0, 0, "URL",
+      "where the service is, if it is not the public one: https://HOST:PORT"),
+  RULE(ca_file, ca_file, MC_OPTION_STRING, "", 0, 0, "file",
+      "certificates, PEM, that are trusted instead of the system's"),
+  RULE(proxy, proxy, MC_OPTION_STRING, "", 0, 0, "URL",
+      "the proxy, http://HOST:PORT; 'none': no proxy; by default, as the environment says"),
+  RULE(revalidate_after, revalidate_after_ms, MC_OPTION_DURATION, "", -1, 0, "duration",
+      "as the option of that name, which is the default"),
+  RULE(parallelism, parallelism, MC_OPTION_COUNT, "0", 0, 64, "",
+      "ranges of one file read at once; 0: as the option of that name says"),
+  RULE(bandwidth, bandwidth, MC_OPTION_SIZE, "0", 0, 0, "bytes",
+      "a second, of all downloads under the rule together; 0: no limit"),
+  RULE(pin, pin, MC_OPTION_BOOL, "false", 0, 0, "", "whether what is fetched is pinned: kept until it is evicted by hand"),
+  {0},
+};
 /* clang-format on */
 
 const mc_option_row *mc_option_rows(void) {
   return rows;
+}
+
+const mc_option_row *mc_origin_rule_rows(void) {
+  return rule_rows;
 }
 
 void mc_options_init(mc_options *options) {

@@ -183,7 +183,9 @@ const char *mc_option_print(const mc_option_row *row, const void *options, char 
     break;
   case MC_OPTION_DURATION: {
     int64_t value = *(const int64_t *)member;
-    if (value == 0) {
+    if (value == MC_INHERIT) {
+      snprintf(text, size, "%s", "");
+    } else if (value == 0) {
       snprintf(text, size, "never");
     } else if (value < 0) {
       snprintf(text, size, "forever");

@@ -54,7 +54,8 @@ enum stat_id {
 struct mc_cache {
   mc_options options; /* strings are copies, see strings */
   char *strings[8];
-  mc_logger *logger; /* &options.logger */
+  struct origins *origins; /* what options.origins and options.credentials point into; src/api's */
+  mc_logger *logger;       /* &options.logger */
 
   struct tier *tiers[2]; /* fastest first; the last is where downloads go; none: nothing is kept */
   size_t tier_count;

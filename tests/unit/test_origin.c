@@ -1,0 +1,109 @@
+/* Which rule holds for a URL, and the lookup of credentials. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/origin.h"
+
+static const mc_origin_rule rules[] = {
+    {.prefix = "s3://bucket/models"}, {.prefix = "s3://"},
+    {.prefix = "s3://bucket/"},       {.prefix = "s3://bucket/models/large/"},
+    {.prefix = "hf://org/name"},      {.prefix = "https://host/"},
+    {.prefix = "file:///data/x"},
+};
+
+static const char *prefix_for(const char *url) {
+  const mc_origin_rule *rule = origin_rule(rules, sizeof(rules) / sizeof(*rules), url);
+  return rule ? rule->prefix : "";
+}
+
+static void the_longest_prefix_wins(void **state) {
+  (void)state;
+  assert_string_equal(prefix_for("s3://bucket/models/a"), "s3://bucket/models");
+  assert_string_equal(prefix_for("s3://bucket/models/large/a"), "s3://bucket/models/large/");
+  assert_string_equal(prefix_for("s3://bucket/other"), "s3://bucket/");
+  assert_string_equal(prefix_for("s3://bucket2/other"), "s3://");
+  assert_null(origin_rule(rules, 0, "s3://bucket/models/a"));
+  assert_string_equal(prefix_for("gs://bucket/models/a"), "");
+}
+
+static void a_prefix_ends_where_a_part_ends(void **state) {
+  (void)state;
+  assert_string_equal(prefix_for("s3://bucket/models"), "s3://bucket/models");
+  assert_string_equal(prefix_for("s3://bucket/models?versionId=1"), "s3://bucket/models");
+  assert_string_equal(prefix_for("s3://bucket/models2/a"), "s3://bucket/");
+  assert_string_equal(prefix_for("s3://bucket/models/large"), "s3://bucket/models");
+  assert_string_equal(prefix_for("hf://org/name@main/config.json"), "hf://org/name");
+  assert_string_equal(prefix_for("hf://org/name/config.json"), "hf://org/name");
+  assert_string_equal(prefix_for("hf://org/names/config.json"), "");
+  assert_string_equal(prefix_for("https://host:8443/a"), "");
+  assert_string_equal(prefix_for("https://hostile/a"), "");
+  assert_string_equal(prefix_for("file:///data/x/y"), "file:///data/x");
+  assert_string_equal(prefix_for("file:///data/xy"), "");
+}
+
+static void check_prefix(const char *text, const char *wanted) {
+  char *normal = NULL;
+  mc_error error = MC_ERROR_INIT;
+  assert_int_equal(origin_prefix(&normal, text, &error), MC_OK);
+  assert_string_equal(normal, wanted);
+  free(normal);
+}
+
+static void refuse_prefix(const char *text) {
+  char *normal = NULL;
+  mc_error error = MC_ERROR_INIT;
+  assert_int_equal(origin_prefix(&normal, text, &error), MC_INVALID_ARGUMENT);
+  assert_true(*error.message);
+}
+
+static void prefixes_have_one_normal_form(void **state) {
+  (void)state;
+  check_prefix("s3://", "s3://");
+  check_prefix("S3://", "s3://");
+  check_prefix("https://", "https://");
+  check_prefix("FILE://", "file://");
+  check_prefix("s3://Bucket", "s3://Bucket/");
+  check_prefix("s3://bucket/models/", "s3://bucket/models/");
+  check_prefix("s3://bucket/a b", "s3://bucket/a%20b");
+  check_prefix("HTTPS://Host:443/%7ex", "https://host/~x");
+  check_prefix("/folder", "file:///folder");
+  check_prefix("/odd://", "file:///odd://");
+  refuse_prefix("");
+  refuse_prefix("bucket/models");
+  refuse_prefix("://");
+  refuse_prefix("s 3://");
+  refuse_prefix("file:x://");
+  refuse_prefix("https://user:secret@host/");
+  refuse_prefix("https://host/?token=1");
+  refuse_prefix("a-scheme-that-is-far-too-long://");
+}
+
+static void credentials_are_found_by_name(void **state) {
+  (void)state;
+  const mc_setting settings[] = {{"access_key_id", "id"}, {"secret_access_key", "secret"}};
+  const mc_credentials list[] = {{"hub", NULL, 0}, {"team", settings, 2}};
+  const mc_credentials *team = origin_credentials(list, 2, "team");
+  assert_ptr_equal(team, &list[1]);
+  assert_string_equal(origin_setting(team, "secret_access_key"), "secret");
+  assert_null(origin_setting(team, "secret"));
+  assert_null(origin_setting(origin_credentials(list, 2, "hub"), "token"));
+  assert_null(origin_credentials(list, 2, "none"));
+  assert_null(origin_credentials(list, 2, NULL));
+  assert_null(origin_setting(NULL, "token"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(the_longest_prefix_wins),
+      cmocka_unit_test(a_prefix_ends_where_a_part_ends),
+      cmocka_unit_test(prefixes_have_one_normal_form),
+      cmocka_unit_test(credentials_are_found_by_name),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
