@@ -42,8 +42,8 @@ struct http_client {
   struct http_origins origins;
   struct http_policy *policies; /* one for each of the origins */
   struct curl_slist *headers;   /* of every plain request */
-  pthread_mutex_t lock;       /* a leaf */
-  struct handle *idle;        /* the one that was used last comes first */
+  pthread_mutex_t lock;         /* a leaf */
+  struct handle *idle;          /* the one that was used last comes first */
   unsigned idle_count;
   struct aside aside;
 };
@@ -417,7 +417,8 @@ static mc_status follow(char **url, struct http_client *client, const struct htt
   const mc_origin_rule *rule = status ? NULL : http_client_rule(client, to);
   url_printable(shown, sizeof(shown), request->url);
   if (!status && !web && strncmp(*url, "https:", 6) == 0 && strncmp(to, "https:", 6) != 0) {
-    status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s redirects from https to http, which is refused", shown);
+    status =
+        mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s redirects from https to http, which is refused", shown);
   } else if (rule && !rule->allowed) {
     status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s redirects to where the rule for %s forbids it", shown,
                           rule->prefix);
@@ -523,7 +524,7 @@ mc_status http_ask(struct http_client *client, const struct http_request *reques
                    const mc_call *call, mc_error *err) {
   const struct http_dialect *dialect = request->dialect;
   struct buf said;
-  mc_status status;
+  mc_status status = MC_OK;
   bool again = true;
   buf_init(&said, DROP_MAX + 1);
   for (int asked = 0; again && asked < ASK_AGAIN_MAX; asked++) {

@@ -37,7 +37,8 @@ struct http_head {
   int64_t retry_after_ms; /* -1: not given */
   bool has_digest;        /* SHA-256 of the whole, from Repr-Digest, Digest or x-amz-checksum-sha256 */
   mc_digest digest;
-  char fields[HTTP_FIELDS][HTTP_FIELD_SIZE]; /* those that the dialect names; "" for one that isn't there or is too long */
+  char fields[HTTP_FIELDS]
+             [HTTP_FIELD_SIZE]; /* those that the dialect names; "" for one that isn't there or is too long */
 };
 
 void http_head_init(struct http_head *head);
@@ -61,7 +62,8 @@ enum http_follow {
 
 struct http_request {
   const char *method; /* "GET", "HEAD", "POST", "PUT" (of a token) */
-  const char *url;    /* as messages and the operator's rules name it; it is asked there, unless `dialect` aims elsewhere */
+  const char
+      *url; /* as messages and the operator's rules name it; it is asked there, unless `dialect` aims elsewhere */
   uint64_t first, end; /* the range that is asked for; end 0: no range, MC_SIZE_UNKNOWN: as far as it goes */
   const struct http_dialect *dialect; /* NULL: plain */
   void *self;                         /* the dialect's */
@@ -91,8 +93,9 @@ struct http_dialect {
   /* Optional. Before each attempt, for signatures and tokens grow old: where the request goes, and its headers. The
    * target is freed by the caller, also on failure. May block, for credentials. */
   mc_status (*aim)(const struct http_request *request, struct http_target *target, const mc_call *call, mc_error *err);
-  /* Optional. What a response other than 200 and 206 stands for (`body`: its first 64 KiB; zero-terminated). *again: since
-   * something was learnt, a fresh token or another region, to ask once more at once. May return MC_OK. May block. */
+  /* Optional. What a response other than 200 and 206 stands for (`body`: its first 64 KiB; zero-terminated). *again:
+   * since something was learnt, a fresh token or another region, to ask once more at once. May return MC_OK. May block.
+   */
   mc_status (*judge)(const struct http_request *request, const struct http_head *head, const char *body, bool *again,
                      const mc_call *call, mc_error *err);
 };
@@ -101,7 +104,8 @@ struct http_dialect {
  * HTTP, a body cut short, a stall: MC_UNAVAILABLE. `head` is always set. */
 mc_status http_perform(struct http_client *client, const struct http_request *request, struct http_head *head,
                        const mc_call *call, mc_error *err);
-/* The same, judged: MC_OK for 200 and 206, and for what the dialect says is fine; otherwise what the response stands for. */
+/* The same, judged: MC_OK for 200 and 206, and for what the dialect says is fine; otherwise what the response stands
+ * for. */
 mc_status http_ask(struct http_client *client, const struct http_request *request, struct http_head *head,
                    const mc_call *call, mc_error *err);
 /* What a response stands for: MC_OK for 200 and 206 alone. Fills err with a message that names the URL. */
@@ -115,8 +119,8 @@ mc_status http_fetch(struct http_client *client, const struct http_request *requ
                      const mc_call *call, mc_error *err);
 
 struct buf;
-/* The same for an answer that is read as a whole, which is in `body` then, zero-terminated; MC_PROTOCOL if it's larger than
- * `body` may be. The request's on_head, on_body and user are set here. */
+/* The same for an answer that is read as a whole, which is in `body` then, zero-terminated; MC_PROTOCOL if it's larger
+ * than `body` may be. The request's on_head, on_body and user are set here. */
 mc_status http_fetch_text(struct http_client *client, const struct http_request *request, struct buf *body,
                           const mc_call *call, mc_error *err);
 

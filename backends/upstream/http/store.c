@@ -1,11 +1,12 @@
 /* What is at a URL, and reading a version of it.
  *
- * A version is told by its version id, else its ETag, else its Last-Modified, and its size. Every response of a download is
- * compared with what was there when it was opened, and a part of another version is never taken. That is done here and not
- * left to the server by If-Match or If-Range: many servers ignore these or know them for files on their disk only, some
- * compare wrongly (with and without quotes), and none may match a weak ETag by If-Match, though weak ones (of Node's
- * servers, of content networks) are in practice as good as others. A response that does not say of which version it is
- * makes us ask once more in the end. What has no validators at all is read as one response: parts could be of two versions.
+ * A version is told by its version id, else its ETag, else its Last-Modified, and its size. Every response of a
+ * download is compared with what was there when it was opened, and a part of another version is never taken. That is
+ * done here and not left to the server by If-Match or If-Range: many servers ignore these or know them for files on
+ * their disk only, some compare wrongly (with and without quotes), and none may match a weak ETag by If-Match, though
+ * weak ones (of Node's servers, of content networks) are in practice as good as others. A response that does not say of
+ * which version it is makes us ask once more in the end. What has no validators at all is read as one response: parts
+ * could be of two versions.
  *
  * What an origin announces is believed until it proves false: then the download begins again (MC_CHANGED), and for a
  * while that URL is asked about by GET, or not in ranges.
@@ -36,8 +37,7 @@ static struct http_store *store_of(mc_upstream *upstream) {
 }
 
 static struct http_request request_of(struct http_store *store, const char *method, const char *url) {
-  return (struct http_request){
-      .method = method, .url = url, .dialect = &store->make->dialect, .self = store};
+  return (struct http_request){.method = method, .url = url, .dialect = &store->make->dialect, .self = store};
 }
 
 static const char *name_of(const struct http_store *store) {
@@ -75,8 +75,8 @@ void http_store_describe(const struct http_store *store, const struct http_head 
   info->digest = head->digest;
   *version = (struct http_version){0};
   if (store->make->describe) store->make->describe(store, head, info, version);
-  info->ranges = info->size != MC_SIZE_UNKNOWN && any_validator(&info->validators) &&
-                 (part || head->takes_ranges || trusted);
+  info->ranges =
+      info->size != MC_SIZE_UNKNOWN && any_validator(&info->validators) && (part || head->takes_ranges || trusted);
   version->validators = info->validators;
 }
 
@@ -155,7 +155,8 @@ mc_status http_store_open(mc_upstream *self, const mc_open_args *args, mc_source
   *out = NULL;
   *info = (mc_info){.size = MC_SIZE_UNKNOWN};
   bool recalled = args->listed && store->make->recall &&
-                  store->make->recall(store, args->url, args->listed, info, &version) && mc_call_check(call, NULL) == MC_OK;
+                  store->make->recall(store, args->url, args->listed, info, &version) &&
+                  mc_call_check(call, NULL) == MC_OK;
   mc_status status = recalled ? MC_OK : look(store, args->url, info, &version, call, err);
   if (status) return status;
   if (args->known && compare(args->known, &info->validators) == SAME &&
@@ -291,7 +292,8 @@ static mc_status read_once(struct source *source, mc_sink *sink, struct http_hea
   struct http_store *self = store_of(source->base.upstream);
   struct reading reading = {.source = source, .sink = sink, .started = sink->offset, .promise = MC_SIZE_UNKNOWN};
   struct http_request request = request_of(self, "GET", source->url);
-  bool whole = sink->offset == 0 && (!source->info.ranges || sink->end == source->info.size);
+  /* Some tell the digest with the whole, and not with a range, even of all. */
+  bool whole = sink->offset == 0 && (!source->info.ranges || (self->make->trusted && sink->end == source->info.size));
   request.first = sink->offset;
   request.end = whole ? 0 : source->info.ranges ? sink->end : MC_SIZE_UNKNOWN;
   request.version = &source->version;

@@ -1,8 +1,8 @@
-/* Upstreams whose files are at URLs of HTTP, as far as they are alike: asking what is there, reading a version in ranges
- * that are compared with it, noticing what lies.
+/* Upstreams whose files are at URLs of HTTP, as far as they are alike: asking what is there, reading a version in
+ * ranges that are compared with it, noticing what lies.
  *
- * An upstream on this ground begins with a struct http_store, which http_store_init fills, and puts the ops of this header
- * into its table; its own `open`, `close` and `list` are beside them. */
+ * An upstream on this ground begins with a struct http_store, which http_store_init fills, and puts the ops of this
+ * header into its table; its own `open`, `close` and `list` are beside them. */
 #ifndef UPSTREAM_HTTP_STORE_H
 #define UPSTREAM_HTTP_STORE_H
 
@@ -17,7 +17,8 @@ struct http_make {
   bool trusted;                  /* HEAD is true, and ranges work: no web server of which nothing is known */
   enum http_follow head_follows; /* redirects of HEAD */
   /* Optional. What a response tells besides what any does: `info` and `detail` are filled from the common fields. */
-  void (*describe)(const struct http_store *self, const struct http_head *head, mc_info *info, struct http_version *version);
+  void (*describe)(const struct http_store *self, const struct http_head *head, mc_info *info,
+                   struct http_version *version);
   /* Optional. What is at a URL, where that is not told by HEAD. */
   mc_status (*look)(struct http_store *self, const char *url, mc_info *info, struct http_version *version,
                     const mc_call *call, mc_error *err);
