@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/buf.h"
 #include "base/text.h"
@@ -28,6 +29,16 @@ static bool is_path_char(unsigned char c) {
   return is_unreserved(c) || (c && strchr("/!$&'()*+,;=:@", c));
 }
 
+/* Object stores: what follows a bucket is a key, in which '#' and a '%' that begins no escape are characters. */
+static bool is_store(const char *scheme) {
+  return scheme_is_listed("s3,gs,as,hf", scheme);
+}
+
+/* The size of the "http://" or "https://" that begins a text, or 0. */
+static size_t web_scheme_size(const char *text) {
+  return strncasecmp(text, "http://", 7) == 0 ? 7 : strncasecmp(text, "https://", 8) == 0 ? 8 : 0;
+}
+
 static mc_status refuse(mc_error *err, const char *why) {
   return mc_error_set(err, MC_INVALID_ARGUMENT, "url", "not a URL that can be used: %s", why);
 }
@@ -43,19 +54,20 @@ static void append_escaped(struct buf *out, const char *from) {
   }
 }
 
-/* Append a path with escapes in their one form. false: a bad escape. */
-static bool append_path(struct buf *out, const char *from, size_t size) {
+/* Append a path with escapes in their one form. false: a bad escape, unless they are taken `literally`. */
+static bool append_path(struct buf *out, const char *from, size_t size, bool literally) {
   for (size_t i = 0; i < size; i++) {
     unsigned char c = (unsigned char)from[i];
     bool escaped = c == '%';
-    if (escaped) {
-      if (i + 2 >= size || hex_value(from[i + 1]) < 0 || hex_value(from[i + 2]) < 0) return false;
+    bool bad = escaped && (i + 2 >= size || hex_value(from[i + 1]) < 0 || hex_value(from[i + 2]) < 0);
+    if (bad && !literally) return false;
+    if (escaped && !bad) {
       c = (unsigned char)(hex_value(from[i + 1]) << 4 | hex_value(from[i + 2]));
       i += 2;
       if (c == 0) return false;
     }
     /* An escaped reserved character keeps its escape: it may mean something else there than the bare one. */
-    if (escaped ? is_unreserved(c) : is_path_char(c)) {
+    if (escaped ? !bad && is_unreserved(c) : is_path_char(c)) {
       buf_append(out, &c, 1);
     } else {
       buf_printf(out, "%%%02X", c);
@@ -162,12 +174,13 @@ static mc_status append_authority(struct buf *out, const char *scheme, const cha
 }
 
 /* Append the path of a URL, or a file system's own path, in which '?', '#' and '%' are characters like others. */
-static mc_status append_whole_path(struct buf *out, const char *from, size_t size, bool bare, mc_error *err) {
+static mc_status append_whole_path(struct buf *out, const char *from, size_t size, bool bare, bool store,
+                                   mc_error *err) {
   size_t start = out->size;
   if (size == 0) buf_append(out, "/", 1);
   if (bare) {
     append_escaped(out, from);
-  } else if (!append_path(out, from, size)) {
+  } else if (!append_path(out, from, size, store)) {
     return refuse(err, "it has a bad percent-escape in it");
   }
   if (out->failed) return refuse(err, "it is too long");
@@ -203,17 +216,23 @@ static mc_status build(struct url *url, struct buf *out, const char *text, size_
   }
   buf_printf(out, "%s://", url->scheme);
   *authority = out->size;
-  size_t size = bare ? 0 : strcspn(at, "/?#");
-  bool file = strcmp(url->scheme, "file") == 0;
+  bool file = strcmp(url->scheme, "file") == 0, store = is_store(url->scheme);
+  const char *scheme = url->scheme;
+  if (strcmp(url->scheme, "s3") == 0 && web_scheme_size(at)) { /* "s3://http://host:port/bucket/key" */
+    scheme = web_scheme_size(at) == 7 ? "http" : "https";
+    buf_printf(out, "%s://", scheme);
+    at += web_scheme_size(at);
+  }
+  size_t size = bare ? 0 : strcspn(at, store ? "/?" : "/?#");
   if (!(file && size == strlen("localhost") && memcmp(at, "localhost", size) == 0)) {
-    status = append_authority(out, url->scheme, at, size, err);
+    status = append_authority(out, scheme, at, size, err);
     if (status) return status;
     if (file && out->size > *authority) return refuse(err, "a file URL has no host: file:///…");
   }
   at += size;
   *path = out->size;
-  size = bare ? strlen(at) : strcspn(at, "?#");
-  status = append_whole_path(out, at, size, bare, err);
+  size = bare ? strlen(at) : strcspn(at, store ? "?" : "?#");
+  status = append_whole_path(out, at, size, bare, store, err);
   if (status) return status;
   at += size;
   if (*at == '?') append_query(out, at, strcspn(at, "#"));
@@ -259,6 +278,7 @@ const char *url_printable(char *text, size_t size, const char *url) {
    */
   size_t start = strcspn(url, ":/?#");
   start = url[start] == ':' && strchr("/\\", url[start + 1]) ? start + 1 + strspn(url + start + 1, "/\\") : 0;
+  start += web_scheme_size(url + start);
   size_t end = start + strcspn(url + start, "/?#");
   const char *at = memrchr(url + start, '@', end - start);
   size_t rest = at ? (size_t)(at - url) + 1 : start;

@@ -15,14 +15,16 @@ struct url {
   char *text; /* the normal form: lower-case scheme and host, no default port, no fragment, dot segments resolved,
                  percent-escapes in upper case and only where needed; the query as it was */
   char scheme[16];
-  const char *authority; /* not zero-terminated, without the user info, which is refused: a secret has no place here */
+  const char *authority; /* not zero-terminated, without the user info, which is refused: a secret has no place here;
+                            of "s3://http://host:port/bucket/key" it is "http://host:port" */
   size_t authority_size;
   const char *path; /* begins with '/' (or is the object's key for schemes such as s3); up to the query */
   size_t path_size;
   const char *query; /* without '?'; NULL if none */
 };
 
-/* Parse and normalise. "scheme://…" of any scheme, or an absolute path "/…", which becomes "file:///…".
+/* Parse and normalise. "scheme://…" of any scheme, or an absolute path "/…", which becomes "file:///…". In object
+ * stores' URLs (s3, gs, as, hf) '#' is a character of the key, and so is a '%' that begins no escape.
  * MC_INVALID_ARGUMENT with a message that says what is wrong. The pieces are freed with url_free. */
 mc_status url_parse(struct url *url, const char *text, mc_error *err);
 void url_free(struct url *url);

@@ -25,13 +25,18 @@ static void check_pieces(const struct url *url) {
   for (const char *c = url->text; *c; c++) CHECK(*c > 0x20 && *c < 0x7f && *c != '#');
   CHECK(strncmp(url->text, url->scheme, scheme) == 0 && strncmp(url->text + scheme, "://", 3) == 0);
   CHECK(url->authority == url->text + scheme + 3);
-  CHECK(!memchr(url->authority, '@', url->authority_size) && !memchr(url->authority, '/', url->authority_size));
+  const char *host = url->authority;
+  if (strncmp(url->text, "s3://http", 9) == 0 && strstr(host, "://") == host + strcspn(host, ":")) {
+    host = strstr(host, "://") + 3;
+  }
+  size_t size = url->authority_size - (size_t)(host - url->authority);
+  CHECK(!memchr(url->authority, '@', url->authority_size) && !memchr(host, '/', size));
   CHECK(url->path == url->authority + url->authority_size && *url->path == '/');
   CHECK(url->query ? url->query == url->path + url->path_size + 1 && url->query[-1] == '?'
                    : url->path[url->path_size] == 0);
   for (const char *part = url->path; part && part < url->path + url->path_size; part = strchr(part + 1, '/')) {
-    size_t size = strcspn(part + 1, "/?");
-    CHECK(!(part[0] == '/' && part[1] == '.' && (size == 1 || (size == 2 && part[2] == '.'))));
+    size_t length = strcspn(part + 1, "/?");
+    CHECK(!(part[0] == '/' && part[1] == '.' && (length == 1 || (length == 2 && part[2] == '.'))));
   }
   char *decoded = malloc(url->path_size + 1);
   CHECK(url_decode(decoded, url->path, url->path_size));

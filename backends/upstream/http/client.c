@@ -371,8 +371,11 @@ static mc_status explain(const struct exchange *exchange, CURLcode code, mc_erro
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is not a URL that can be fetched", url);
   case CURLE_PEER_FAILED_VERIFICATION:
   case CURLE_SSL_CACERT_BADFILE:
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: the certificate is not trusted: %s", url,
-                        curl_easy_strerror(code));
+    return mc_error_set(
+        err, MC_PERMISSION_DENIED, ORIGIN,
+        "%s: the certificate is not trusted; if it should be, name its authority's by CURL_CA_BUNDLE or "
+        "the origin rule's ca_file",
+        url);
   case CURLE_PARTIAL_FILE:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin cut its answer short", url);
   case CURLE_GOT_NOTHING:
