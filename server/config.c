@@ -148,15 +148,7 @@ const char *flag_of(const mc_option_row *row, bool with_value, char *text, size_
 
 /* ---- setting ---- */
 
-/* What went wrong goes here, as one line. */
-struct reading {
-  struct server_options *options;
-  char *message;
-  size_t size;
-};
-
-static int complain(struct reading *reading, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int complain(struct reading *reading, const char *format, ...) {
+int complain(struct reading *reading, const char *format, ...) {
   va_list args;
   va_start(args, format);
   vsnprintf(reading->message, reading->size, format, args);
@@ -232,7 +224,9 @@ struct file {
   struct reading *reading;
   const char *path;
   const mc_option_row *row; /* whose value comes next, or NULL */
+  const char *section;      /* the same of a key that is in no table */
   size_t lines[MAX_ROWS];   /* where each row was set; 0: it was not */
+  size_t section_lines[2];
 };
 
 static int wrong(struct file *file, size_t line, const char *text) {
@@ -242,14 +236,22 @@ static int wrong(struct file *file, size_t line, const char *text) {
 
 static int take_key(struct file *file, const char *name, size_t line) {
   char where[300];
+  size_t *before = NULL;
   snprintf(where, sizeof(where), "%.200s:%zu: ", file->path, line);
-  file->row = find(name, strlen(name));
-  if (!file->row) return unknown(file->reading, where, name, false);
-  if (!is_setting(file->row)) return wrong(file, line, "it can't be set in a file");
-  size_t *before = &file->lines[place_of(file->row)];
+  for (size_t i = 0; config_sections[i]; i++) {
+    if (strcmp(name, config_sections[i]) != 0) continue;
+    file->section = config_sections[i];
+    before = &file->section_lines[i];
+  }
+  if (!file->section) {
+    file->row = find(name, strlen(name));
+    if (!file->row) return unknown(file->reading, where, name, false);
+    if (!is_setting(file->row)) return wrong(file, line, "it can't be set in a file");
+    before = &file->lines[place_of(file->row)];
+  }
   if (*before) {
-    return complain(file->reading, "%s%s: it is set twice; the first time in line %zu", where, file->row->name,
-                    *before);
+    return complain(file->reading, "%s%s: it is set twice; the first time in line %zu", where,
+                    file->section ? file->section : file->row->name, *before);
   }
   *before = line;
   return -1;
@@ -313,6 +315,8 @@ static int parse_yaml(struct file *file, yaml_parser_t *parser) {
     done = event.type == YAML_STREAM_END_EVENT;
     code = take_event(file, &event, &depth);
     yaml_event_delete(&event);
+    if (code < 0 && file->section) code = config_read_section(file->reading, file->section, file->path, parser);
+    file->section = NULL;
   }
   return code;
 }
@@ -338,6 +342,7 @@ static int load_file(struct reading *reading, const char *path) {
     code = parse_yaml(&file, &parser);
     yaml_parser_delete(&parser);
   }
+  if (text) explicit_bzero(text, size); /* there may be secrets in it */
   free(text);
   return code;
 }
@@ -383,6 +388,7 @@ int config_read(struct server_options *options, int argc, char **argv, char *mes
 
 void config_free(struct server_options *options) {
   for (size_t i = 0; i < MAX_ROWS; i++) free(options->texts[i]);
+  config_free_sections(options);
 }
 
 int config_load(struct server_options *options, int argc, char **argv) {

@@ -6,8 +6,9 @@
 
 #include "config.h"
 
-#define WIDTH 80
-#define LEFT  30 /* columns of the flags */
+#define WIDTH   80
+#define LEFT    30   /* columns of the flags */
+#define LONGEST 8400 /* of what is in a rule: a longer URL is refused */
 
 /* Words from column LEFT on, where the cursor is; ends the line. ASCII alone. */
 static void print_wrapped(const char *text) {
@@ -54,7 +55,8 @@ void print_help(void) {
          "Each option is also an environment variable and a key of the YAML file that\n"
          "--config names: --log-level is MODELCACHED_LOG_LEVEL and log_level,\n"
          "--storage-ttl, one of the cache's, is MODELCACHE_STORAGE_TTL and storage_ttl.\n"
-         "A flag goes before the environment, and that before the file.\n\n"
+         "A flag goes before the environment, and that before the file, which alone has\n"
+         "rules for origins, and credentials: docs/options.md.\n\n"
          "Options of the server:\n");
   print_flags(config_rows());
   printf("  --help, --version\n\nOptions of the cache:\n");
@@ -64,27 +66,65 @@ void print_help(void) {
          "ends it at once. Exit codes: 0 stopped, 1 it could not start, 2 usage.\n");
 }
 
+static void print_quoted(const char *text) {
+  putchar('"');
+  for (; *text; text++) {
+    unsigned char c = (unsigned char)*text;
+    if (c < 0x20 || c == 0x7f) {
+      printf("\\x%02x", c);
+    } else {
+      printf(c == '"' || c == '\\' ? "\\%c" : "%c", c);
+    }
+  }
+  putchar('"');
+}
+
 static void print_rows(const mc_option_row *row, const void *target) {
   char text[4200];
   for (; row->name; row++) {
     if (!is_setting(row)) continue;
     const char *value = mc_option_print(row, target, text, sizeof(text));
-    printf("%s%s: \"", *value ? "" : "# ", row->name);
-    for (; *value; value++) {
-      unsigned char c = (unsigned char)*value;
-      if (c < 0x20 || c == 0x7f) {
-        printf("\\x%02x", c);
-      } else {
-        printf(c == '"' || c == '\\' ? "\\%c" : "%c", c);
-      }
-    }
-    printf("\"\n");
+    printf("%s%s: ", *value ? "" : "# ", row->name);
+    print_quoted(value);
+    putchar('\n');
+  }
+}
+
+/* What it says, as far as that is not the default. */
+static void print_rule(const mc_origin_rule *rule) {
+  static const mc_origin_rule fallback = MC_ORIGIN_RULE_INIT;
+  char text[LONGEST], usual[64];
+  const char *before = "  - ";
+  for (const mc_option_row *row = mc_origin_rule_rows(); row->name; row++) {
+    mc_option_print(row, rule, text, sizeof(text));
+    if (strcmp(text, mc_option_print(row, &fallback, usual, sizeof(usual))) == 0) continue;
+    printf("%s%s: ", before, row->name);
+    print_quoted(text);
+    putchar('\n');
+    before = "    ";
+  }
+}
+
+/* The values may be secrets: none is printed. */
+static void print_credentials(const mc_credentials *credentials) {
+  printf("  ");
+  print_quoted(credentials->name);
+  printf(credentials->count ? ":\n" : ": {}\n");
+  for (size_t i = 0; i < credentials->count; i++) {
+    printf("    ");
+    print_quoted(credentials->settings[i].key);
+    printf(": \"***\"\n");
   }
 }
 
 void print_values(const struct server_options *options) {
+  const mc_options *cache = &options->cache;
   print_rows(config_rows(), options);
-  print_rows(mc_option_rows(), &options->cache);
+  print_rows(mc_option_rows(), cache);
+  if (cache->origin_count) printf("origins:\n");
+  for (size_t i = 0; i < cache->origin_count; i++) print_rule(&cache->origins[i]);
+  if (cache->credentials_count) printf("credentials:\n");
+  for (size_t i = 0; i < cache->credentials_count; i++) print_credentials(&cache->credentials[i]);
 }
 
 /* ---- the pages in docs/ ---- */
@@ -126,6 +166,17 @@ static void print_options(void) {
       "are `file,http,https` and `~/.cache/modelcache` by default.\n");
   print_table("Of the server", config_rows());
   print_table("Of the cache", mc_option_rows());
+  printf(
+      "\n## Of origins\n\n"
+      "Only in the file: a list under `origins`, each a rule with these keys, and under `credentials` what the rules\n"
+      "name; see [operating.md](operating.md#origins).\n\n"
+      "| key | default | what it does |\n|---|---|---|\n");
+  for (const mc_option_row *row = mc_origin_rule_rows(); row->name; row++) {
+    print_code(row->name);
+    print_code(row->fallback);
+    print_cell(row->help);
+    printf("|\n");
+  }
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at) {

@@ -190,6 +190,21 @@ static mc_status open_upstreams(struct mc_cache *cache, mc_error *err) {
   return status;
 }
 
+/* A name that is mistyped would only show when a URL is refused. */
+static mc_status check_schemes(const struct mc_cache *cache, mc_error *err) {
+  char name[64], known[256];
+  for (const char *at = cache->options.schemes; *(at += strspn(at, ", "));) {
+    int size = (int)strcspn(at, ", ");
+    snprintf(name, sizeof(name), "%.*s", size, at);
+    if (!route_schemes(known, sizeof(known), cache, name)) {
+      return mc_error_set(err, MC_INVALID_ARGUMENT, "open", "schemes: there is no scheme '%s'; there is: %s", name,
+                          known);
+    }
+    at += size;
+  }
+  return MC_OK;
+}
+
 static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
   const mc_coordination_ops *ops =
       find_coordination(cache->options.coordination_backends, builtin_coordinations, cache->options.coordination);
@@ -275,6 +290,7 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   if (!status) status = open_tiers(cache, err);
   if (!status) status = open_coordination(cache, err);
   if (!status) status = open_upstreams(cache, err);
+  if (!status) status = check_schemes(cache, err);
   if (!status) status = entry_load_all(cache, err);
   if (!status) status = engine_start(cache, err);
   if (status) {

@@ -78,7 +78,7 @@ static const mc_option_row rule_rows[] = {
   RULE(parallelism, parallelism, MC_OPTION_COUNT, "0", 0, 64, "",
       "ranges of one file read at once; 0: as the option of that name says"),
   RULE(bandwidth, bandwidth, MC_OPTION_SIZE, "0", 0, 0, "bytes",
-      "a second, of all downloads under the rule together; 0: no limit"),
+      "bytes a second of all downloads under the rule together; 0: no limit"),
   RULE(pin, pin, MC_OPTION_BOOL, "false", 0, 0, "", "whether what is fetched is pinned: kept until it is evicted by hand"),
   {0},
 };

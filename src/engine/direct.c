@@ -88,7 +88,7 @@ void direct_job(struct work_job *job) {
   mc_error error = MC_ERROR_INIT;
   mc_file *file = NULL;
   mc_status status = flight_begin_direct(flight, &error);
-  if (!status) status = download_new(&run.download, flight->cache, &flight->call, &error);
+  if (!status) status = download_new(&run.download, flight->cache, flight->url, &flight->call, &error);
   if (!status) {
     flight_set_download(flight, run.download);
     status = run.request->path ? into_path(&file, &run, &error) : into_buffer(&file, &run, &error);

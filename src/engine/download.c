@@ -14,11 +14,13 @@
 #define MAX_PART    (16u)       /* chunks that a lane takes at once: 64 MiB */
 #define READ_BLOCK  (256 << 10) /* of the follower: stays in a core's cache */
 
-mc_status download_new(struct download **out, struct mc_cache *cache, const mc_call *call, mc_error *err) {
+mc_status download_new(struct download **out, struct mc_cache *cache, const char *url, const mc_call *call,
+                       mc_error *err) {
   struct download *d = calloc(1, sizeof(*d));
   if (!d) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a download");
   d->cache = cache;
   d->call = call;
+  d->parallelism = route_rule(cache, url).parallelism;
   d->fd = d->view = -1;
   d->size = MC_SIZE_UNKNOWN;
   pthread_mutex_init(&d->lock, NULL);
@@ -451,7 +453,7 @@ mc_status download_run(struct download *d, mc_source *source, const mc_info *inf
   d->failed = MC_OK;
   if (d->expected) download_check(d, d->expected); /* what is there already may be of another source */
   uint32_t missing = d->count - d->landed;
-  uint32_t wanted = !info->ranges || d->size == MC_SIZE_UNKNOWN ? 1 : d->cache->options.parallelism;
+  uint32_t wanted = !info->ranges || d->size == MC_SIZE_UNKNOWN ? 1 : d->parallelism;
   if (d->size != MC_SIZE_UNKNOWN && wanted > missing) wanted = missing;
   struct lane_thread lanes[64];
   if (wanted > 64) wanted = 64;

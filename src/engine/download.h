@@ -18,7 +18,8 @@ struct follower;
 struct download {
   struct mc_cache *cache;
   const mc_call *call;
-  struct tier *tier; /* of the stage, with `reserved` bytes set aside; NULL for a direct download */
+  uint32_t parallelism; /* lanes, at most */
+  struct tier *tier;    /* of the stage, with `reserved` bytes set aside; NULL for a direct download */
   uint64_t reserved;
   mc_stage *stage;
   bool resumed;    /* the stage was left by another download: kept, whatever happens before a byte is added */
@@ -57,7 +58,8 @@ struct download {
   uint32_t hashed; /* chunks that are in `sha` */
 };
 
-mc_status download_new(struct download **out, struct mc_cache *cache, const mc_call *call, mc_error *err);
+mc_status download_new(struct download **out, struct mc_cache *cache, const char *url, const mc_call *call,
+                       mc_error *err);
 /* Ends it for followers, too; a stage that was not committed is kept for a resume when something has landed. */
 void download_close(struct download *download);
 void download_free(struct download *download);

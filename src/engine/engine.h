@@ -272,7 +272,12 @@ void direct_job(struct work_job *job);
 
 /* ---- route.c ---- */
 
-/* The upstreams for a URL, in order. At least one, or an error: an unknown or refused scheme. */
+/* What holds for a normalised URL: its rule, and what that leaves open as the options have it. prefix "": none. */
+mc_origin_rule route_rule(const struct mc_cache *cache, const char *url);
+/* Write the schemes that there are; false: `scheme` is none of them. */
+bool route_schemes(char *text, size_t size, const struct mc_cache *cache, const char *scheme);
+/* The upstreams for a URL, in order. At least one, or an error: a scheme that is unknown or refused, a rule's refusal.
+ */
 mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_cache *cache, const char *url,
                 mc_error *err);
 /* Whether, after this error of `upstream`, the next one may be asked. */

@@ -148,7 +148,7 @@ void entry_announce(struct mc_cache *cache, const mc_entry *entry) {
 }
 
 bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry) {
-  int64_t limit = entry->missing ? cache->options.negative_ttl_ms : cache->options.revalidate_after_ms;
+  int64_t limit = entry->missing ? cache->options.negative_ttl_ms : route_rule(cache, entry->url).revalidate_after_ms;
   if (limit < 0) return true; /* for ever */
   int64_t age = clock_wall_ms() - entry->checked_at;
   return age >= 0 && age < limit;

@@ -146,7 +146,8 @@ static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *v
   entry->has_digest = true;
   entry->digest = *digest;
   entry->fetched_at = entry->checked_at = clock_wall_ms();
-  entry->pinned = wants_pin(run->flight, run->entry && run->entry->pinned);
+  bool pinned = (run->entry && run->entry->pinned) || route_rule(run->cache, entry->url).pin;
+  entry->pinned = wants_pin(run->flight, pinned);
   return entry;
 }
 
@@ -357,7 +358,7 @@ void fly_job(struct work_job *job) {
     status = mc_error_set(&error, MC_UNSUPPORTED, ORIGIN,
                           "this cache keeps nothing (storage is 'none'): get it into a path or a buffer");
   }
-  if (!status) status = download_new(&run.download, cache, &flight->call, &error);
+  if (!status) status = download_new(&run.download, cache, flight->url, &flight->call, &error);
   if (!status) {
     run.download->tier = cache->home;
     flight_set_download(flight, run.download);

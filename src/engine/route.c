@@ -1,8 +1,10 @@
 /* Which upstreams are asked for a URL, and when the next one is. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "engine/download.h"
 #include "engine/engine.h"
@@ -16,26 +18,59 @@ static bool takes_scheme(const mc_upstream_ops *ops, const char *scheme) {
   return false;
 }
 
+mc_origin_rule route_rule(const struct mc_cache *cache, const char *url) {
+  const mc_options *options = &cache->options;
+  const mc_origin_rule *found = origin_rule(options->origins, options->origin_count, url);
+  mc_origin_rule rule = MC_ORIGIN_RULE_INIT;
+  if (found) rule = *found;
+  if (!found) rule.prefix = "";
+  if (rule.revalidate_after_ms == MC_INHERIT) rule.revalidate_after_ms = options->revalidate_after_ms;
+  if (!rule.parallelism) rule.parallelism = options->parallelism;
+  return rule;
+}
+
+bool route_schemes(char *text, size_t size, const struct mc_cache *cache, const char *scheme) {
+  size_t used = 0;
+  bool listed = false;
+  *text = 0;
+  for (size_t i = 0; i < cache->upstream_count; i++) {
+    for (const char *const *at = cache->upstreams[i]->ops->schemes; *at; at++) {
+      if (strcmp(*at, "*") == 0 || scheme_is_listed(text, *at)) continue;
+      listed |= strcmp(*at, scheme) == 0;
+      int more = used < size ? snprintf(text + used, size - used, "%s%s", used ? ", " : "", *at) : 0;
+      used += more > 0 ? (size_t)more : 0;
+    }
+  }
+  return listed;
+}
+
 mc_status route(mc_upstream *upstreams[MAX_UPSTREAMS], size_t *count, struct mc_cache *cache, const char *url,
                 mc_error *err) {
-  char scheme[16] = "";
+  char scheme[16] = "", text[256];
   memcpy(scheme, url, strcspn(url, ":") < sizeof(scheme) ? strcspn(url, ":") : 0);
-  bool allowed = scheme_is_listed(cache->options.schemes, scheme), known = false;
+  mc_origin_rule rule = route_rule(cache, url);
+  bool listed = scheme_is_listed(cache->options.schemes, scheme), known = false;
+  bool allowed = listed && rule.allowed && (!cache->client || cache->options.fallback);
   *count = 0;
   for (size_t i = 0; i < cache->upstream_count; i++) {
     mc_upstream *upstream = cache->upstreams[i];
     if (!takes_scheme(upstream->ops, scheme)) continue;
     known = true;
-    bool is_cache = upstream->ops->flags & MC_UPSTREAM_CACHE;
-    if (is_cache || (allowed && (!cache->client || cache->options.fallback))) upstreams[(*count)++] = upstream;
+    bool is_cache = upstream->ops->flags & MC_UPSTREAM_CACHE; /* which has rules of its own */
+    if (is_cache || allowed) upstreams[(*count)++] = upstream;
   }
   if (*count) return MC_OK;
-  if (known && !allowed) {
+  if (!known) {
+    route_schemes(text, sizeof(text), cache, scheme);
+    return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "no upstream takes URLs with %s://; there is: %s", scheme, text);
+  }
+  if (!listed) {
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
                         "URLs with %s:// are not allowed here; the option 'schemes' lists those that are (now: %s)",
                         scheme, cache->options.schemes);
   }
-  return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "no upstream takes URLs with %s://", scheme);
+  return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "it is not allowed by the rule for %s",
+                      url_printable(text, sizeof(text), rule.prefix));
 }
 
 bool route_goes_on(const mc_upstream *upstream, mc_status status) {

@@ -37,6 +37,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     char text[4096];
     CHECK(mc_option_print(row, target_of(&options, row), text, sizeof(text)) != NULL);
   }
+  const mc_options *own = &options.cache;
+  for (size_t i = 0; code == -1 && i < own->origin_count; i++) CHECK(own->origins[i].prefix && *own->origins[i].prefix);
+  for (size_t i = 0; code == -1 && i < own->credentials_count; i++) {
+    const mc_credentials *credentials = &own->credentials[i];
+    for (size_t k = 0; k < credentials->count; k++)
+      CHECK(credentials->settings[k].key && credentials->settings[k].value);
+  }
   config_free(&options);
   return 0;
 }

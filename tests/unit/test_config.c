@@ -184,6 +184,112 @@ static void test_files_that_can_not_be_read(void **state) {
   assert_non_null(strstr(message, "at most 1 MiB"));
 }
 
+/* ---- origins ---- */
+
+static void test_origins(void **state) {
+  (void)state;
+  assert_int_equal(read_text("retries: 3\n"
+                             "origins:\n"
+                             "  - prefix: s3://models/\n"
+                             "    credentials: team\n"
+                             "    endpoint: https://minio.example:9000\n"
+                             "    revalidate_after: 10m\n"
+                             "    bandwidth: 500MiB\n"
+                             "  - {prefix: 'https://example.com/private/', allowed: false, parallelism: 2, pin: yes}\n"
+                             "credentials:\n"
+                             "  team:\n"
+                             "    access_key_id: AKIA\n"
+                             "    secret_access_key: 'null'\n"
+                             "  nothing: {}\n"
+                             "log_level: debug\n"),
+                   -1);
+  const mc_options *own = &options.cache;
+  assert_int_equal(own->origin_count, 2);
+  assert_string_equal(own->origins[0].prefix, "s3://models/");
+  assert_string_equal(own->origins[0].credentials, "team");
+  assert_string_equal(own->origins[0].endpoint, "https://minio.example:9000");
+  assert_true(own->origins[0].allowed);
+  assert_int_equal(own->origins[0].revalidate_after_ms, 600000);
+  assert_int_equal(own->origins[0].bandwidth, 500 << 20);
+  assert_false(own->origins[1].allowed);
+  assert_true(own->origins[1].pin);
+  assert_int_equal(own->origins[1].parallelism, 2);
+  assert_true(own->origins[1].revalidate_after_ms == MC_INHERIT);
+  assert_null(own->origins[1].proxy);
+  assert_int_equal(own->credentials_count, 2);
+  assert_string_equal(own->credentials[0].name, "team");
+  assert_int_equal(own->credentials[0].count, 2);
+  assert_string_equal(own->credentials[0].settings[0].key, "access_key_id");
+  assert_string_equal(own->credentials[0].settings[1].value, "null");
+  assert_int_equal(own->credentials[1].count, 0);
+  assert_int_equal(own->retries, 3);
+  assert_int_equal(options.log_level, MC_LOG_DEBUG); /* what comes after them is read as ever */
+}
+
+static void test_wrong_origins(void **state) {
+  (void)state;
+  refused("origins: s3://x/\n",
+          "1: origins: it takes a list of rules, each '- prefix: URL' and further 'key: value' lines");
+  refused("origins:\n- s3://x/\n", "2: origins: a rule is 'key: value' lines, the first of them '- prefix: URL'");
+  refused(
+      "origins:\n- prefix: s3://x/\n  allow: no\n",
+      "3: origins: allow: there is no such key in a rule; there is: prefix, allowed, credentials, endpoint, ca_file, "
+      "proxy, revalidate_after, parallelism, bandwidth, pin");
+  refused("origins:\n- prefix: s3://x/\n  allowed: perhaps\n", "3: origins: allowed: 'perhaps' is not true or false");
+  refused("origins:\n- prefix: s3://x/\n  pin: no\n  pin: no\n", "4: origins: pin: it is set twice");
+  refused("origins:\n- prefix: s3://x/\n  proxy:\n",
+          "3: origins: proxy: it has no value; leave the line out for the default");
+  refused("origins:\n- prefix: [s3://x/]\n", "2: origins: prefix: it takes one plain value");
+  refused("origins:\n- allowed: false\n- prefix: s3://\n", "2: origins: the rule has no prefix");
+  refused("origins:\n- prefix: s3://\norigins: []\n", "3: origins: it is set twice; the first time in line 1");
+  refused("origins:\n- {[a]: b}\n", "2: origins: a key is a plain name");
+  refused("credentials: [a]\n", "1: credentials: it takes names, and below each 'key: value' lines");
+  refused("credentials:\n  hub: secret\n", "2: credentials: hub: it takes 'key: value' lines of its own");
+  refused("credentials:\n  hub:\n    token: {a: b}\n", "3: credentials: hub: token: it takes one plain value");
+  refused("credentials:\n  hub:\n    token: a\n    token_file: b\n",
+          "4: credentials: hub: token_file: it is set twice");
+  refused("credentials:\n  hub: {a: b}\n  hub: {}\n", "3: credentials: hub: there are two of this name");
+  assert_int_equal(read_text("origins:\n- {prefix: ["), 2);
+  assert_non_null(strstr(message, path));
+}
+
+/* A secret in a file of `size` bytes; `what` is wrong with it, or NULL. */
+static void check_value(const char *value, size_t size, const char *what) {
+  char name[] = "/tmp/modelcached-secret-XXXXXX", text[200], expected[300];
+  int fd = mkstemp(name);
+  assert_true(fd >= 0);
+  assert_int_equal(write(fd, value, size), size);
+  close(fd);
+  snprintf(text, sizeof(text), "credentials: {hub: {token_file: %s}}\n", name);
+  int code = read_text(text);
+  unlink(name);
+  assert_int_equal(code, what ? 2 : -1);
+  if (!what) return;
+  snprintf(expected, sizeof(expected), "%s:1: credentials: hub: token_file: can't use the file %s: %s", path, name,
+           what);
+  assert_string_equal(message, expected);
+}
+
+static void test_values_in_files(void **state) {
+  (void)state;
+  char large[65538];
+  memset(large, 'x', sizeof(large));
+  check_value("a secret\n", 9, NULL);
+  assert_string_equal(options.cache.credentials[0].settings[0].key, "token");
+  assert_string_equal(options.cache.credentials[0].settings[0].value, "a secret");
+  check_value("line\nline\r\n", 11, NULL);
+  assert_string_equal(options.cache.credentials[0].settings[0].value, "line\nline");
+  check_value(large, 65536, NULL);
+  check_value(large, 65537, "it has more than 64 KiB");
+  check_value("", 0, "it is empty");
+  check_value("\n", 1, "it is empty");
+  check_value("a\0b", 3, "it has a zero byte");
+  refused("credentials: {hub: {token_file: /}}\n",
+          "1: credentials: hub: token_file: can't use the file /: it is not a file");
+  refused("credentials: {hub: {token_file: /nowhere/at/all}}\n",
+          "1: credentials: hub: token_file: can't use the file /nowhere/at/all: No such file or directory");
+}
+
 /* Whoever adds a row need not think of the rest. */
 static void test_every_row_can_be_set(void **state) {
   (void)state;
@@ -215,6 +321,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_wrong_flags, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_wrong_files, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_files_that_can_not_be_read, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_origins, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_wrong_origins, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_values_in_files, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_every_row_can_be_set, set_up, tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,7 @@ static void older_options_are_fine(void **state) {
   memset((char *)&options + options.struct_size, 0xee, sizeof(options) - options.struct_size);
   options.storage = fixture->storage + strlen("faulty:"); /* their backends are beyond */
   options.coordination = "local";
+  options.schemes = "file";
   assert_int_equal(mc_open_options(&cache, &options, NULL), MC_OK);
   mc_close(cache);
 }
