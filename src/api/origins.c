@@ -103,9 +103,10 @@ static mc_status check_server(const mc_origin_rule *rule, const char *what, cons
 
 static mc_status check_file(const mc_origin_rule *rule, mc_error *err) {
   struct stat st;
+  char text[128];
   int error = stat(rule->ca_file, &st) || access(rule->ca_file, R_OK) ? errno : 0;
   if (!error && !S_ISREG(st.st_mode)) return bad_rule(err, rule, "ca_file", "it is not a file");
-  return error ? bad_rule(err, rule, "ca_file", strerror(error)) : MC_OK;
+  return error ? bad_rule(err, rule, "ca_file", strerror_r(error, text, sizeof(text))) : MC_OK;
 }
 
 /* The numbers, by their bounds in the table. */

@@ -73,12 +73,16 @@ static void prefixes_have_one_normal_form(void **state) {
   check_prefix("s3://bucket/a b", "s3://bucket/a%20b");
   check_prefix("HTTPS://Host:443/%7ex", "https://host/~x");
   check_prefix("/folder", "file:///folder");
+  check_prefix("s3://HTTP://Minio:9000/bucket", "s3://http://minio:9000/bucket");
+  check_prefix("s3://https://minio", "s3://https://minio/");
+  check_prefix("hf://org/name@main", "hf://org/name@main");
   check_prefix("/odd://", "file:///odd://");
   refuse_prefix("");
   refuse_prefix("bucket/models");
   refuse_prefix("://");
   refuse_prefix("s 3://");
   refuse_prefix("file:x://");
+  refuse_prefix("s3://http://");
   refuse_prefix("https://user:secret@host/");
   refuse_prefix("https://host/?token=1");
   refuse_prefix("a-scheme-that-is-far-too-long://");
