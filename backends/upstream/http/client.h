@@ -22,7 +22,7 @@ void http_client_free(struct http_client *client);
 const mc_origin_rule *http_client_rule(const struct http_client *client, const char *url);
 
 #define HTTP_FIELDS     8
-#define HTTP_FIELD_SIZE 512
+#define HTTP_FIELD_SIZE 2048
 
 /* What a response's head says; of the last one, after redirects. */
 struct http_head {
@@ -34,11 +34,12 @@ struct http_head {
   bool takes_ranges;           /* Accept-Ranges: bytes */
   char etag[256];              /* "" for one that's too long */
   int64_t last_modified;
-  int64_t retry_after_ms; /* -1: not given */
+  int64_t retry_after_ms; /* from Retry-After, or RateLimit where nothing is left; -1: not given */
   bool has_digest;        /* SHA-256 of the whole, from Repr-Digest, Digest or x-amz-checksum-sha256 */
   mc_digest digest;
   char fields[HTTP_FIELDS]
              [HTTP_FIELD_SIZE]; /* those that the dialect names; "" for one that isn't there or is too long */
+  unsigned cut;                 /* 1 << number, of those that are too long */
 };
 
 void http_head_init(struct http_head *head);
