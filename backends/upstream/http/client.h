@@ -85,6 +85,7 @@ struct http_request {
 struct http_version {
   mc_validators validators;
   char detail[128]; /* the dialect's own: a commit, say */
+  bool pinned;      /* what is asked for with it is of this version or an error, also where the answer doesn't tell */
 };
 
 /* How requests to one make of service differ from plain ones. Ops are called from any thread. */
@@ -94,6 +95,8 @@ struct http_dialect {
   /* Optional. Before each attempt, for signatures and tokens grow old: where the request goes, and its headers. The
    * target is freed by the caller, also on failure. May block, for credentials. */
   mc_status (*aim)(const struct http_request *request, struct http_target *target, const mc_call *call, mc_error *err);
+  /* Optional. The target led to another site, and this URL there is asked next, without the target's headers. */
+  void (*led)(const struct http_request *request, const char *to);
   /* Optional. What a response other than 200 and 206 stands for (`body`: its first 64 KiB; zero-terminated). *again:
    * since something was learnt, a fresh token or another region, to ask once more at once. May return MC_OK. May block.
    */
