@@ -240,6 +240,39 @@ static void work_stat(struct call *call, const ProtobufCMessage *body) {
   call_finish(call, status, &error);
 }
 
+static void work_check(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__CheckOriginRequest *message = (const Modelcache__V1__CheckOriginRequest *)body;
+  Modelcache__V1__CheckOriginResponse response = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  Modelcache__V1__Validators validators;
+  mc_error error = MC_ERROR_INIT;
+  mc_origin_check check;
+  mc_status status =
+      mc_check_origin(&check, call_service(call)->cache, message->url, timeout_within(call, STAT_MS), &error);
+  if (!status) {
+    fill_validators(&validators, &check.validators);
+    response.rule = check.rule;
+    response.allowed = check.allowed;
+    response.upstream = check.upstream;
+    response.endpoint = check.access.endpoint;
+    response.credentials = check.access.credentials;
+    response.identity = check.access.identity;
+    response.expires_at_ms = check.access.expires_at;
+    response.revalidate_after_ms = check.revalidate_after_ms;
+    response.parallelism = check.parallelism;
+    response.bandwidth = check.bandwidth;
+    response.pin = check.pin;
+    response.status = (char *)mc_status_name(check.error.status);
+    response.message = check.error.message;
+    response.validators = &validators;
+    if (check.size != MC_SIZE_UNKNOWN) {
+      response.has_size_case = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__HAS_SIZE_SIZE;
+      response.size = check.size;
+    }
+    call_send(call, &response.base);
+  }
+  call_finish(call, status, &error);
+}
+
 /* A list on its way, a batch at a time. */
 struct listing {
   struct call *call;
@@ -487,6 +520,10 @@ static const char *stat_upstream(const ProtobufCMessage *body) {
   return message->cached ? NULL : message->url;
 }
 
+static const char *check_upstream(const ProtobufCMessage *body) {
+  return ((const Modelcache__V1__CheckOriginRequest *)body)->url;
+}
+
 static const char *list_upstream(const ProtobufCMessage *body) {
   const Modelcache__V1__ListRequest *message = (const Modelcache__V1__ListRequest *)body;
   return message->origin ? message->prefix : NULL;
@@ -514,6 +551,7 @@ static const struct method {
     {"Fetch", &modelcache__v1__fetch_request__descriptor, handle_fetch, NULL},
     {"Stat", &modelcache__v1__stat_request__descriptor, NULL, work_stat, stat_upstream},
     {"List", &modelcache__v1__list_request__descriptor, NULL, work_list, list_upstream},
+    {"CheckOrigin", &modelcache__v1__check_origin_request__descriptor, NULL, work_check, check_upstream},
     {"Prefetch", &modelcache__v1__prefetch_request__descriptor, NULL, work_prefetch},
     {"Evict", &modelcache__v1__evict_request__descriptor, NULL, work_evict},
     {"Watch", &modelcache__v1__watch_request__descriptor, handle_watch, NULL},

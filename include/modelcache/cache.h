@@ -164,6 +164,10 @@ MC_API mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void
 /* Report the files that the upstream has below a URL prefix. Blocks. */
 MC_API mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
                                   void *user, int64_t timeout_ms, mc_error *err);
+/* Tell how a URL's origin is asked: by which rule, with which credentials, and whether it answers; for a client: by the
+ * service. MC_OK also where the origin refuses, or has no such file: out->error tells. Blocks. */
+MC_API mc_status mc_check_origin(mc_origin_check *out, mc_cache *cache, const char *url, int64_t timeout_ms,
+                                 mc_error *err);
 /* Begin to get a file and return; for a client: on the service. `pin` as MC_GET_PIN. */
 MC_API mc_status mc_prefetch(mc_cache *cache, const char *url, bool pin, mc_error *err);
 /* Forget a URL, and remove its object unless another URL needs it or it is in use (then once it is not); for a client:

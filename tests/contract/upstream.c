@@ -1055,6 +1055,35 @@ static bool visit_entry(void *user, const mc_entry *entry) {
   return ++entries->count < entries->most;
 }
 
+/* ---- explaining ---- */
+
+static void check_told(const struct world *world, const char *text, size_t size) {
+  assert_non_null(memchr(text, 0, size));
+  for (; *text; text++) assert_true((unsigned char)*text >= 0x20 && *text != 0x7f);
+  for (size_t i = 0; i < world->config.credentials_count; i++) {
+    const mc_credentials *credentials = &world->config.credentials[i];
+    for (size_t k = 0; k < credentials->count; k++) {
+      if (strstr(credentials->settings[k].key, "secret")) assert_null(strstr(text, credentials->settings[k].value));
+    }
+  }
+}
+
+static void test_explain(void **state) {
+  struct world *world = *state;
+  if (!world->upstream_ops->explain) skip();
+  const char *url = put(world, "a.bin", &things[0]);
+  unsigned requests = counts_of(world).requests;
+  mc_access access;
+  memset(&access, 0xee, sizeof(access));
+  assert_int_equal(world->upstream_ops->explain(world->upstream, url, &access, &no_limits, NULL), MC_OK);
+  assert_true(*access.endpoint && *access.credentials);
+  assert_true(access.expires_at >= 0);
+  check_told(world, access.endpoint, sizeof(access.endpoint));
+  check_told(world, access.credentials, sizeof(access.credentials));
+  check_told(world, access.identity, sizeof(access.identity));
+  if (world->ops->counts) assert_int_equal(counts_of(world).requests, requests); /* nothing is asked of the origin */
+}
+
 static void test_cache(void **state) {
   struct world *world = *state;
   const mc_upstream_cache_ops *ops = world->upstream_ops->cache;
@@ -1083,6 +1112,16 @@ static void test_cache(void **state) {
   assert_int_equal(ops->status(world->upstream, &json, &no_limits, NULL), MC_OK);
   assert_true(json && json[0] == '{');
   free(json);
+  if (!ops->check) return;
+  mc_origin_check found;
+  world->ops->expect(world->origin, REQUEST_CHECK);
+  memset(&found, 0xee, sizeof(found));
+  assert_int_equal(ops->check(world->upstream, url, &found, &no_limits, NULL), MC_OK);
+  assert_int_equal(found.struct_size, sizeof(found));
+  assert_string_equal(found.upstream, "http");
+  assert_int_equal(found.error.status, MC_NOT_FOUND);
+  assert_string_equal(found.error.message, "there is no such file");
+  assert_true(found.size == MC_SIZE_UNKNOWN);
 }
 
 static void test_cache_ends(void **state) {
@@ -1156,6 +1195,7 @@ static int run(const struct origin_ops *ops) {
       TEST(test_list_stops),
       TEST(test_list_of_nothing),
       TEST(test_list_that_leaves_the_tree),
+      TEST(test_explain),
       TEST(test_cache),
       TEST(test_cache_ends),
   };

@@ -195,6 +195,20 @@ static mc_status fake_stat(mc_upstream *self, const char *url, mc_info *info, co
   return status;
 }
 
+static mc_status fake_explain(mc_upstream *self, const char *url, mc_access *access, const mc_call *call,
+                              mc_error *err) {
+  mc_status status = mc_call_check(call, err);
+  fake_lock();
+  struct fake_content *content = content_of(self, url);
+  if (!status && content && content->explain_fails) {
+    status = mc_error_set(err, content->explain_fails, "fake", "told to have no credentials");
+  }
+  fake_unlock();
+  *access = (mc_access){.endpoint = "fake://host", .credentials = "FAKE_TOKEN", .identity = "somebody"};
+  access->expires_at = FAKE_EXPIRES_AT;
+  return status;
+}
+
 static bool is_known(const struct fake_content *content, const mc_validators *known, uint64_t size) {
   const mc_validators *now = &content->validators;
   if (content->says_unchanged_always) return true;
@@ -402,6 +416,7 @@ static const char *const schemes[] = {"fake", NULL};
     .abi = MC_UPSTREAM_ABI, .name = own_name, .schemes = schemes, .open = own_open, .close = fake_close,               \
     .stat = fake_stat, .source_open = fake_source_open, .source_read = fake_source_read,                               \
     .source_finish = fake_source_finish, .source_close = fake_source_close, .list = fake_list,                         \
+    .explain = fake_explain,                                                                                           \
   }
 
 const mc_upstream_ops fake_upstream = OPS("fake", open_first);

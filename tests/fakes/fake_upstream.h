@@ -27,6 +27,7 @@ struct fake_content {
   bool tells_late; /* what it tells, it tells at the end */
   bool says_unchanged_always;
   mc_status open_fails; /* every open, while it is set */
+  mc_status explain_fails;
   /* A read that reaches this byte fails with this status, so many times. */
   uint64_t fails_at;
   mc_status fails_with;
@@ -58,6 +59,7 @@ void fake_change(struct fake_content *content, uint64_t size, uint32_t seed);
 void fake_release(struct fake_content *content);
 void fake_lock(void);
 void fake_unlock(void);
+#define FAKE_EXPIRES_AT 2000000000000 /* of its credentials */
 /* Wait until a counter of a content is at least so much. Fails the test after a minute. */
 void fake_await(const unsigned *counter, unsigned least);
 unsigned fake_count(const unsigned *counter);

@@ -1132,6 +1132,63 @@ static void the_cache_is_managed(void **state) {
   assert_int_equal(peer_connections(f->peer), 1); /* all on one connection */
 }
 
+static void give_check(struct peer_call *call, void *user) {
+  (void)user;
+  static char long_text[1000];
+  Modelcache__V1__CheckOriginResponse response = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  Modelcache__V1__Validators validators = MODELCACHE__V1__VALIDATORS__INIT;
+  memset(long_text, 'x', sizeof(long_text) - 1);
+  response.rule = (char *)"s3://models/";
+  response.allowed = true;
+  response.upstream = long_text;
+  response.endpoint = (char *)"https://host\033[31m";
+  response.credentials = (char *)"AWS_ACCESS_KEY_ID";
+  response.identity = (char *)"AKIA";
+  response.expires_at_ms = 2000000000000;
+  response.revalidate_after_ms = -1;
+  response.parallelism = 7;
+  response.bandwidth = 4096;
+  response.pin = true;
+  response.status = (char *)"ok";
+  response.has_size_case = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__HAS_SIZE_SIZE;
+  response.size = 5;
+  validators.etag = (char *)"\"e\"";
+  response.validators = &validators;
+  answer(call, &response.base);
+}
+
+static void give_odd_check(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__CheckOriginResponse response = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  response.status = (char *)"well";
+  answer(call, &response.base);
+}
+
+static void the_service_checks_an_origin(void **state) {
+  struct fixture *f = *state;
+  const mc_upstream_cache_ops *ops = cluster_upstream_ops.cache;
+  mc_origin_check check;
+  script(f, give_check, NULL);
+  assert_int_equal(ops->check(f->upstream, URL, &check, &forever, NULL), MC_OK);
+  assert_string_equal(check.rule, "s3://models/");
+  assert_true(check.allowed && check.pin);
+  assert_int_equal(strlen(check.upstream), sizeof(check.upstream) - 1);
+  assert_string_equal(check.access.endpoint, "https://host?[31m");
+  assert_string_equal(check.access.credentials, "AWS_ACCESS_KEY_ID");
+  assert_string_equal(check.access.identity, "AKIA");
+  assert_true(check.access.expires_at == 2000000000000);
+  assert_int_equal(check.revalidate_after_ms, -1);
+  assert_int_equal(check.parallelism, 7);
+  assert_int_equal(check.bandwidth, 4096);
+  assert_int_equal(check.error.status, MC_OK);
+  assert_int_equal(check.size, 5);
+  assert_string_equal(check.validators.etag, "\"e\"");
+  script(f, give_odd_check, NULL);
+  assert_int_equal(ops->check(f->upstream, URL, &check, &forever, NULL), MC_OK);
+  assert_int_equal(check.error.status, MC_PROTOCOL);
+  assert_true(check.size == MC_SIZE_UNKNOWN);
+}
+
 static void an_entry_that_would_steer_a_terminal_is_refused(void **state) {
   struct fixture *f = *state;
   int count = 0;
@@ -1341,6 +1398,7 @@ int main(void) {
       TEST(stat_tells_what_the_origin_has),
       TEST(a_folder_is_listed),
       TEST(the_cache_is_managed),
+      TEST(the_service_checks_an_origin),
       TEST(an_entry_that_would_steer_a_terminal_is_refused),
       TEST(a_service_that_is_down_is_left_alone_for_a_while),
       TEST(another_server_is_asked),

@@ -94,14 +94,6 @@ struct mc_sink {
   bool suspect; /* these bytes arrived damaged before: a peer should check its own copy before it sends them again */
 };
 
-/* How a URL's origin is asked; nothing in it is secret. */
-typedef struct mc_access {
-  char endpoint[256];    /* where the requests go: a URL without path */
-  char credentials[256]; /* where they were found: "the rule's 'hub'", "AWS_ACCESS_KEY_ID"; "none: …" and why */
-  char identity[128];    /* the public part of them: a key's id, an account; "" where there is none */
-  int64_t expires_at;    /* milliseconds since 1970; 0: they don't, or nobody knows */
-} mc_access;
-
 /* For the upstreams that are caches (MC_UPSTREAM_CACHE): the operations on what they keep. */
 typedef struct mc_upstream_cache_ops {
   /* Report the entries whose URL begins with `prefix`, sorted by URL. */
@@ -111,6 +103,8 @@ typedef struct mc_upstream_cache_ops {
   mc_status (*evict)(mc_upstream *self, const char *url, uint64_t *evicted, const mc_call *call, mc_error *err);
   /* The service's state as a JSON document; *json is malloced, the caller frees it. */
   mc_status (*status)(mc_upstream *self, char **json, const mc_call *call, mc_error *err);
+  /* Optional. Have the service check how it asks an origin: see mc_check_origin. */
+  mc_status (*check)(mc_upstream *self, const char *url, mc_origin_check *out, const mc_call *call, mc_error *err);
 } mc_upstream_cache_ops;
 
 typedef struct mc_upstream_ops {
