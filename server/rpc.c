@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "control.h"
+#include "messages.h"
 
 #define BATCH         256   /* entries in one ListResponse */
 #define BATCHES_AHEAD 8     /* of one List that the client has not taken yet */
@@ -18,42 +19,10 @@
 /* Waiting clients are told of progress so often that all of them together take at most 10,000 messages a second. */
 #define NS_PER_WAITER 100000
 
-typedef Modelcache__V1__Entry EntryMessage;
-
 static void refuse(struct call *call, mc_status status, const char *message) {
   mc_error error = MC_ERROR_INIT;
   mc_error_set(&error, status, "control", "%s", message);
   call_finish(call, status, &error);
-}
-
-/* ---- conversions; the message points into the value ---- */
-
-struct entry_message {
-  EntryMessage message;
-  Modelcache__V1__Validators validators;
-};
-
-static void fill_validators(Modelcache__V1__Validators *to, const mc_validators *from) {
-  modelcache__v1__validators__init(to);
-  to->version = (char *)from->version;
-  to->etag = (char *)from->etag;
-  to->last_modified = from->last_modified;
-}
-
-static void fill_entry(struct entry_message *to, const mc_entry *entry) {
-  modelcache__v1__entry__init(&to->message);
-  fill_validators(&to->validators, &entry->validators);
-  to->message.url = (char *)entry->url;
-  to->message.validators = &to->validators;
-  if (entry->size != MC_SIZE_UNKNOWN) {
-    to->message.has_size_case = MODELCACHE__V1__ENTRY__HAS_SIZE_SIZE;
-    to->message.size = entry->size;
-  }
-  if (entry->has_digest) to->message.digest = (ProtobufCBinaryData){sizeof(entry->digest), (uint8_t *)&entry->digest};
-  to->message.fetched_at_ms = entry->fetched_at;
-  to->message.checked_at_ms = entry->checked_at;
-  to->message.pinned = entry->pinned;
-  to->message.missing = entry->missing;
 }
 
 /* ---- Fetch ---- */
@@ -179,6 +148,8 @@ static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
   options.timeout_ms = call_timeout_ms(call);
   options.progress = fetch_progress;
   options.user = fetch;
+  mc_listed listed;
+  if (listed_from(&listed, message->listed)) options.listed = &listed;
   mc_error error = MC_ERROR_INIT;
   call_on(call, fetch, fetch_cancel, fetch_end);
   mc_request *request = NULL;
@@ -279,7 +250,7 @@ struct listing {
   Modelcache__V1__ListResponse response;
   struct entry_message entries[BATCH];
   EntryMessage *entry_list[BATCH];
-  Modelcache__V1__Listed listed[BATCH];
+  struct listed_message listed[BATCH];
   Modelcache__V1__Listed *listed_list[BATCH];
   mc_status cut; /* why it ended before its end */
 };
@@ -287,7 +258,7 @@ struct listing {
 static void forget_batch(struct listing *listing) {
   Modelcache__V1__ListResponse *response = &listing->response;
   for (size_t i = 0; i < response->n_entries; i++) free(listing->entries[i].message.url);
-  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].path);
+  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].message.path);
   response->n_entries = response->n_listed = 0;
 }
 
@@ -329,19 +300,14 @@ static bool list_entry(void *user, const mc_entry *entry) {
 static bool list_listed(void *user, const mc_listed *listed) {
   struct listing *listing = user;
   size_t i = listing->response.n_listed;
-  Modelcache__V1__Listed *to = &listing->listed[i];
-  modelcache__v1__listed__init(to);
-  to->path = strdup(listed->path);
-  if (!to->path) {
+  struct listed_message *to = &listing->listed[i];
+  fill_listed(to, listed);
+  to->message.path = strdup(listed->path);
+  if (!to->message.path) {
     listing->cut = MC_NO_MEMORY;
     return false;
   }
-  if (listed->size != MC_SIZE_UNKNOWN) {
-    to->has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
-    to->size = listed->size;
-  }
-  to->last_modified = listed->validators.last_modified;
-  listing->listed_list[i] = to;
+  listing->listed_list[i] = &to->message;
   listing->response.n_listed++;
   return i + 1 < BATCH || flush(listing);
 }

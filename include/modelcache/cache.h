@@ -71,10 +71,13 @@ typedef struct mc_get_options {
    * into the library. The last one comes before the call's end. */
   void (*progress)(void *user, const mc_progress *progress);
   void *user;
+  /* NULL, or what mc_list_upstream said of it: a copy of that version will do, however long ago it was checked, and one
+   * of another version will not. Copied; its path is not looked at. */
+  const mc_listed *listed;
 } mc_get_options;
 
 /* clang-format off */
-#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL }
+#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL }
 /* clang-format on */
 MC_API void mc_get_options_init(mc_get_options *options);
 

@@ -393,10 +393,16 @@ static void answer_list(struct origin *origin, struct peer_call *call, const cha
     any = true;
     Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
     Modelcache__V1__Listed listed = MODELCACHE__V1__LISTED__INIT, *pointer = &listed;
+    Modelcache__V1__Entry message;
+    Modelcache__V1__Validators validators;
+    char etag[16];
     listed.path = entry->misleading ? (char *)"a/../../etc/passwd" : (char *)entry->path + strlen(folder);
     if (entry->thing) {
       listed.has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
       listed.size = entry->thing->size;
+      entry_message(&message, entry, "", &validators, etag);
+      listed.validators = &validators;
+      listed.digest = message.digest;
     }
     response.n_listed = 1;
     response.listed = &pointer;

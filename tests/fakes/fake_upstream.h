@@ -22,7 +22,10 @@ struct fake_content {
   bool no_ranges;
   bool pretends_ranges; /* says that ranges work, and they do not */
   bool tells_digest, tells_wrong_digest, tells_chunks;
-  bool tells_late; /* what it tells, it tells at the end */
+  mc_checksum_kind tells_checksum; /* which it tells where it tells no digest */
+  bool tells_wrong_checksum;
+  bool lists_version, lists_digest; /* in listings */
+  bool tells_late;                  /* what it tells, it tells at the end */
   bool says_unchanged_always;
   mc_status open_fails; /* every open, while it is set */
   mc_status explain_fails;
@@ -40,7 +43,7 @@ struct fake_content {
   unsigned changes;     /* so many times another version is there when a read reaches the middle */
   uint64_t claims_size; /* says that it has so many bytes; 0: the true size */
   /* Counted. */
-  unsigned stats, opens, opens_unchanged, reads, closes, stalled;
+  unsigned stats, opens, opens_unchanged, opens_listed, reads, closes, stalled;
   uint64_t bytes;
   uint64_t chunk_bytes[FAKE_MAX_CHUNKS];
   uint64_t lowest_read;

@@ -485,6 +485,33 @@ static void a_known_object_is_not_opened(void **state) {
   assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_PROTOCOL);
 }
 
+/* What the service listed it need not ask again, if that names a version. */
+static void what_was_listed_is_said(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_listed listed = {.path = "", .size = SIZE, .validators = {.etag = "\"1\"", .last_modified = 5}};
+  mc_open_args args = {.url = URL, .listed = &listed, .revalidate = true};
+  for (int named = 1; named >= 0; named--) {
+    script(f, give_object, NULL);
+    if (!named) listed.validators.etag[0] = 0;
+    listed.has_digest = named;
+    listed.digest = digest;
+    assert_int_equal(cluster_upstream_ops.source_open(f->upstream, &args, &source, &info, &forever, NULL), MC_OK);
+    assert_facts(&info);
+    cluster_upstream_ops.source_close(source);
+    Modelcache__V1__FetchRequest *request =
+        modelcache__v1__fetch_request__unpack(NULL, f->script.request_size, f->script.request);
+    assert_int_equal(request->revalidate, !named);
+    assert_non_null(request->listed);
+    assert_int_equal(request->listed->size, SIZE);
+    assert_string_equal(request->listed->validators->etag, named ? "\"1\"" : "");
+    assert_int_equal(request->listed->validators->last_modified, 5);
+    assert_int_equal(request->listed->digest.len, named ? 32 : 0);
+    modelcache__v1__fetch_request__free_unpacked(request, NULL);
+  }
+}
+
 static void a_failed_read_goes_on_from_where_it_was(void **state) {
   struct fixture *f = *state;
   mc_source *source;
@@ -976,6 +1003,11 @@ static void give_listing(struct peer_call *call, void *user) {
       snprintf(paths[j], sizeof(paths[j]), "a/%04d", i + j);
       listed[j].path = paths[j];
     }
+    listed[0].last_modified = 9; /* of a server that does not tell more */
+    Modelcache__V1__Validators validators = MODELCACHE__V1__VALIDATORS__INIT;
+    validators.etag = (char *)"\"e\"";
+    listed[1].validators = &validators;
+    listed[1].digest = (ProtobufCBinaryData){32, digest.bytes};
     listed[1].has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
     listed[1].size = 77;
     response.n_listed = 2;
@@ -1018,8 +1050,13 @@ struct listing {
 static bool visit_listed(void *user, const mc_listed *listed) {
   struct listing *listing = user;
   char path[16];
+  bool odd = listing->count % 2;
   snprintf(path, sizeof(path), "a/%04d", listing->count++);
   assert_string_equal(listed->path, path);
+  assert_string_equal(listed->validators.etag, odd ? "\"e\"" : "");
+  assert_int_equal(listed->validators.last_modified, odd ? 0 : 9);
+  assert_int_equal(listed->has_digest, odd);
+  if (odd) assert_true(mc_digest_equal(&listed->digest, &digest));
   if (listed->size != MC_SIZE_UNKNOWN) listing->bytes += listed->size;
   return listing->count < listing->most;
 }
@@ -1374,6 +1411,7 @@ int main(void) {
       TEST(an_object_is_read_by_its_digest),
       TEST(an_empty_file_has_a_table_of_nothing),
       TEST(a_known_object_is_not_opened),
+      TEST(what_was_listed_is_said),
       TEST(a_failed_read_goes_on_from_where_it_was),
       TEST(a_range_that_ends_early_is_no_success),
       TEST(a_kept_connection_that_ended_costs_no_attempt),

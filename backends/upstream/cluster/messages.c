@@ -144,10 +144,15 @@ mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_err
 mc_status listed_from(mc_listed *out, const Modelcache__V1__Listed *message, mc_error *err) {
   *out = (mc_listed){.path = message->path,
                      .size = message->has_size_case ? message->size : MC_SIZE_UNKNOWN,
-                     .validators.last_modified = message->last_modified};
-  if (path_is_safe(message->path)) return MC_OK;
-  return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service listed '%.100s', which would leave the tree",
-                      message->path);
+                     .has_digest = message->digest.len == sizeof(out->digest)};
+  if (!path_is_safe(message->path)) {
+    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service listed '%.100s', which would leave the tree",
+                        message->path);
+  }
+  if (out->has_digest) memcpy(&out->digest, message->digest.data, sizeof(out->digest));
+  mc_status status = validators_from(&out->validators, message->validators, err);
+  if (!message->validators) out->validators.last_modified = message->last_modified;
+  return status;
 }
 
 /* For people, who need not have all of it. */
