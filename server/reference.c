@@ -105,15 +105,19 @@ static void print_rule(const mc_origin_rule *rule) {
   }
 }
 
-/* The values may be secrets: none is printed. */
+/* The values may be secrets: none is printed, but where one is a file's name. */
 static void print_credentials(const mc_credentials *credentials) {
   printf("  ");
   print_quoted(credentials->name);
   printf(credentials->count ? ":\n" : ": {}\n");
   for (size_t i = 0; i < credentials->count; i++) {
     printf("    ");
-    print_quoted(credentials->settings[i].key);
-    printf(": \"***\"\n");
+    const mc_setting *setting = &credentials->settings[i];
+    const char *end = strrchr(setting->key, '_');
+    print_quoted(setting->key);
+    printf(": ");
+    print_quoted(end && strcmp(end, "_file") == 0 ? setting->value : "***");
+    putchar('\n');
   }
 }
 
