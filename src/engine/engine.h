@@ -83,7 +83,8 @@ struct mc_cache {
   bool clock_runs, clock_kicked;
   int64_t clock_next; /* when it will look again */
   struct work_job sweep;
-  atomic_bool sweeping; /* it is queued, or runs */
+  atomic_bool sweeping;       /* it is queued, or runs */
+  atomic_bool told_unchecked; /* that some checksums can't be made here */
 
   pthread_mutex_t tree_lock;
   pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */

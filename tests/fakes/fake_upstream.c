@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/checksum.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "fake_await.h"
@@ -152,11 +153,21 @@ static mc_status no_such(const char *url, mc_error *err) {
   return mc_error_set(err, MC_NOT_FOUND, "fake", "there is no %s", url);
 }
 
+static void tell_checksum(const struct fake_content *content, mc_checksum *checksum) {
+  struct checksum *sum;
+  assert_int_equal(checksum_new(&sum, content->tells_checksum, content->size, NULL), MC_OK);
+  checksum_update(sum, content->data, content->size);
+  checksum_final(sum, checksum);
+  checksum_free(sum);
+  if (content->tells_wrong_checksum) checksum->bytes[0] ^= 1;
+}
+
 /* With the lock held. */
 static void tell(const struct fake_content *content, mc_info *info) {
   info->has_digest = content->tells_digest || content->tells_wrong_digest;
   info->digest = content->digest;
   if (content->tells_wrong_digest) info->digest.bytes[0] ^= 1;
+  if (content->tells_checksum) tell_checksum(content, &info->checksum);
   if (!content->tells_chunks) return;
   info->chunks.size = content->size;
   info->chunks.hashes = content->hashes;

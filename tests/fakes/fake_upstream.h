@@ -22,6 +22,8 @@ struct fake_content {
   bool no_ranges;
   bool pretends_ranges; /* says that ranges work, and they do not */
   bool tells_digest, tells_wrong_digest, tells_chunks;
+  mc_checksum_kind tells_checksum; /* which it tells where it tells no digest */
+  bool tells_wrong_checksum;
   bool tells_late; /* what it tells, it tells at the end */
   bool says_unchanged_always;
   mc_status open_fails; /* every open, while it is set */

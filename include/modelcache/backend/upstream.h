@@ -138,7 +138,7 @@ typedef struct mc_upstream_ops {
    * tells why, never silently. */
   mc_status (*source_read)(mc_source *source, mc_sink *sink, const mc_call *call, mc_error *err);
   /* Optional. Called once after all was read, if size, digest or chunks were unknown at open: fill in what is known
-   * now. May block until the peer knows it. */
+   * now, a checksum, too. May block until the peer knows it. */
   mc_status (*source_finish)(mc_source *source, mc_info *info, const mc_open_args *args, const mc_call *call,
                              mc_error *err);
   /* Required. */
