@@ -201,18 +201,13 @@ mc_status gcs_credentials_keys(struct gcs_credentials *self, struct keys **out, 
   return status || *out ? status : keyring_keys(ring, out, call, err);
 }
 
-/* A ring does not drop what it has got less than a second ago. Then the refused token was the one before: another
- * thread was faster. */
-bool gcs_credentials_refuse(struct gcs_credentials *self, const char *url, const mc_call *call) {
+bool gcs_credentials_refuse(struct gcs_credentials *self, const char *url, const struct keys *keys) {
   struct keyring *ring;
-  struct keys *keys = NULL;
-  mc_status status = choose(self, &keys, &ring, url, NULL);
-  bool renews = !status && !keys;
-  if (renews) status = keyring_keys(ring, &keys, call, NULL);
-  renews = renews && !status && keys->token;
-  if (renews) keyring_refuse(ring, keys);
-  keys_release(keys);
-  return renews;
+  struct keys *fixed = NULL;
+  mc_status status = choose(self, &fixed, &ring, url, NULL);
+  bool renews = !status && !fixed && keys->token;
+  keys_release(fixed);
+  return renews && keyring_refuse(ring, keys);
 }
 
 const char *gcs_credentials_project(struct gcs_credentials *self, const char *url) {

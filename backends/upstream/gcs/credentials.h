@@ -15,8 +15,8 @@ void gcs_credentials_close(struct gcs_credentials *self); /* NULL is fine */
 /* Those for a normalised URL; without a token: ask anonymously. May block, for requests. */
 mc_status gcs_credentials_keys(struct gcs_credentials *self, struct keys **out, const char *url, const mc_call *call,
                                mc_error *err);
-/* A request for this URL was refused for its token: whether to ask once more, with another. */
-bool gcs_credentials_refuse(struct gcs_credentials *self, const char *url, const mc_call *call);
+/* A request for this URL that showed these keys was refused for them: whether to ask once more, with others. */
+bool gcs_credentials_refuse(struct gcs_credentials *self, const char *url, const struct keys *keys);
 /* The project that pays for requests for this URL, or NULL. */
 const char *gcs_credentials_project(struct gcs_credentials *self, const char *url);
 

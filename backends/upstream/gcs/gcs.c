@@ -49,7 +49,7 @@ mc_status gcs_authorize(struct gcs *self, const struct http_request *request, st
   const char *project = gcs_credentials_project(self->credentials, request->url);
   bool good = !keys->token || http_target_header(target, "Authorization: Bearer %s", keys->token);
   if (project && gcs_token_is_sound(project)) good &= http_target_header(target, "X-Goog-User-Project: %s", project);
-  keys_release(keys);
+  target->keys = keys;
   return good ? MC_OK : no_memory(err);
 }
 
@@ -85,28 +85,14 @@ static mc_status aim_at_object(const struct http_request *request, struct http_t
 
 /* ---- what answers stand for ---- */
 
-/* Which credentials were used, for people. */
-static void say_where(char text[300], struct gcs *self, const char *url, const mc_call *call) {
-  struct keys *keys = NULL;
-  bool emulated;
-  free(gcs_endpoint(self, url, &emulated));
-  if (!emulated && gcs_credentials_keys(self->credentials, &keys, url, call, NULL)) keys = NULL;
-  if (keys && keys->token) {
-    snprintf(text, 300, "the credentials are %.250s", keys->where);
-  } else {
-    snprintf(text, 300, "it was asked without credentials, %.250s", keys ? keys->where : "as an emulator is");
-  }
-  text_clean(text);
-  keys_release(keys);
-}
-
-static mc_status refused(struct gcs *self, const struct http_request *request, const struct http_head *head,
-                         const struct gcs_failure *failure, const mc_call *call, mc_error *err) {
-  char url[URL_SHOWN], where[300];
+static mc_status refused(const struct http_request *request, const struct http_head *head,
+                         const struct gcs_failure *failure, mc_error *err) {
+  const struct keys *keys = request->target->keys;
+  char url[URL_SHOWN];
   url_printable(url, sizeof(url), request->url);
-  say_where(where, self, request->url, call);
-  return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: access is denied (HTTP %ld%s%s); %s", url, head->status,
-                      *failure->reason ? ", " : "", failure->reason, where);
+  return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s: access is denied (HTTP %ld%s%s); the credentials: %.300s",
+                      url, head->status, *failure->reason ? ", " : "", failure->reason,
+                      keys ? keys->where : "none, of an emulator");
 }
 
 static bool is_limit(const char *reason) {
@@ -120,10 +106,10 @@ mc_status gcs_judge(struct gcs *self, const struct http_request *request, const 
                     const char *body, bool *again, const mc_call *call, mc_error *err) {
   struct gcs_failure failure;
   char url[URL_SHOWN];
-  bool emulated;
+  const struct keys *keys = request->target->keys;
+  (void)call;
   gcs_failure_parse(&failure, body);
   url_printable(url, sizeof(url), request->url);
-  free(gcs_endpoint(self, request->url, &emulated));
   if (head->status == 403 && is_limit(failure.reason)) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: too much is asked of the bucket (HTTP 403, %s)", url,
                         failure.reason);
@@ -134,8 +120,8 @@ mc_status gcs_judge(struct gcs *self, const struct http_request *request, const 
                         "quota_project of a rule's credentials, to the project that does",
                         url);
   }
-  if (head->status == 401 && !emulated) *again = gcs_credentials_refuse(self->credentials, request->url, call);
-  if (head->status == 401 || head->status == 403) return refused(self, request, head, &failure, call, err);
+  if (head->status == 401 && keys) *again = gcs_credentials_refuse(self->credentials, request->url, keys);
+  if (head->status == 401 || head->status == 403) return refused(request, head, &failure, err);
   if (head->status == 404 && failure.no_bucket) {
     return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s: there is no such bucket (HTTP 404)", url);
   }

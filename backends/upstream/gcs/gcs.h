@@ -2,8 +2,8 @@
 #ifndef UPSTREAM_GCS_GCS_H
 #define UPSTREAM_GCS_GCS_H
 
-#include "address.h"
 #include "../http/store.h"
+#include "address.h"
 #include "credentials.h"
 
 struct gcs {

@@ -18,11 +18,6 @@
 
 static const struct http_dialect dialect = {.name = ORIGIN, .fields = {"metadata-flavor"}};
 
-static mc_status take(void *user, const void *data, size_t size, mc_error *err) {
-  if (buf_append(user, data, size)) return MC_OK;
-  return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the metadata service's answer is too large");
-}
-
 /* Other clouds have something else at the same address: only an answer with the flavor counts. */
 mc_status gcs_machine_token(struct gcs_token *out, const char **why, const char *host, struct http_client *client,
                             const mc_call *call, mc_error *err) {
@@ -35,19 +30,17 @@ mc_status gcs_machine_token(struct gcs_token *out, const char **why, const char 
                                  .dialect = &dialect,
                                  .headers = headers,
                                  .follow = HTTP_FOLLOW_NONE,
-                                 .of_machine = true,
-                                 .on_body = take,
-                                 .user = &answer};
+                                 .of_machine = true};
   mc_call hurried = {deadline_earlier(call->deadline, deadline_in_ms(PATIENCE_MS)), call->cancel};
   *out = (struct gcs_token){.text = NULL};
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a token");
   buf_init(&answer, ANSWER_MAX);
-  mc_status status = http_ask(client, &request, &head, &hurried, err), over = mc_call_check(call, NULL);
+  mc_status status = http_ask_text(client, &request, &answer, &head, &hurried, err);
   bool ours = strcmp(head.fields[0], "Google") == 0;
-  if (over) {
+  if (mc_call_check(call, NULL)) {
     status = mc_call_check(call, err);
   } else if (ours && !status) {
-    status = gcs_token_parse(out, answer.data ? answer.data : "", answer.size, err);
+    status = gcs_token_parse(out, answer.data, answer.size, err);
   } else if (ours && head.status == 404) {
     *why = "the machine has no service account";
     status = MC_OK;
