@@ -268,6 +268,7 @@ static mc_status check_head(void *user, const struct http_head *head, mc_error *
   http_store_describe(store_of(source->base.upstream), head, &now, &version);
   enum likeness likeness = compare(&now.validators, &source->info.validators);
   if (likeness == ANOTHER) return another_version(reading, err);
+  if (source->version.pinned) likeness = SAME;
   mc_status status = head->status == 206 ? check_part(reading, head, err) : check_whole(reading, head, err);
   if (!status) keep_digest(source, &now);
   if (status || likeness == SAME) return status;
