@@ -159,13 +159,15 @@ static mc_status look(struct http_store *store, const char *url, mc_info *info, 
   struct http_request request = {.method = "GET", .url = url, .dialect = &dialect, .self = store};
   struct gcs_address address;
   struct gcs_object object;
+  char shown[URL_SHOWN];
   struct buf text;
   mc_status status = gcs_address_parse(&address, url, err);
   if (status) return status;
   bool is_object = *address.object;
   gcs_address_free(&address);
   if (!is_object) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is a bucket; a file in it is gs://bucket/object", url);
+    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is a bucket; a file in it is gs://bucket/object",
+                        url_printable(shown, sizeof(shown), url));
   }
   buf_init(&text, ANSWER_MAX);
   status = http_fetch_text(store->client, &request, &text, call, err);
