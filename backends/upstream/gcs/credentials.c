@@ -154,13 +154,13 @@ static mc_status read_token(struct keys **out, const char *where, const char *pa
   void *data = NULL;
   size_t size = 0;
   int error = file_read(path, &data, &size, FILE_MAX);
-  if (error) return mc_error_errno(err, error, ORIGIN, "the token_file of %.200s, %.200s", where, path);
+  if (error) return mc_error_errno(err, error, ORIGIN, "the token_path of %.200s, %.200s", where, path);
   char *text = data;
   while (size && strchr(" \t\r\n", text[size - 1])) text[--size] = 0;
   mc_status status = gcs_token_is_sound(text)
                          ? keys_out(out, where, NULL, text, 0, err)
                          : mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                                        "the token_file of %.200s, %.200s, holds no token", where, path);
+                                        "the token_path of %.200s, %.200s, holds no token", where, path);
   OPENSSL_cleanse(text, size);
   free(text);
   return status;
@@ -176,7 +176,7 @@ static mc_status choose(struct gcs_credentials *self, struct keys **out, struct 
   if (status) return status;
   const char *file = origin_setting(page.credentials, "file");
   const char *token = origin_setting(page.credentials, "token");
-  const char *token_file = origin_setting(page.credentials, "token_file");
+  const char *token_path = origin_setting(page.credentials, "token_path");
   const char *anonymous = origin_setting(page.credentials, "anonymous");
   if (page.place == KEYBOOK_NONE) return keys_out(out, page.where, NULL, NULL, 0, err);
   if (anonymous && strcmp(anonymous, "true") == 0) {
@@ -189,7 +189,7 @@ static mc_status choose(struct gcs_credentials *self, struct keys **out, struct 
                         page.where);
   }
   if (token) return keys_out(out, page.where, NULL, token, 0, err);
-  if (token_file) return read_token(out, page.where, token_file, err);
+  if (token_path) return read_token(out, page.where, token_path, err);
   *ring = file ? ring_of(self, page.number, file, page.where) : ring_of(self, self->count, NULL, "");
   return *ring ? MC_OK : no_memory(err);
 }
@@ -241,7 +241,7 @@ static bool read_environment(struct gcs_credentials *self) {
 
 mc_status gcs_credentials_open(struct gcs_credentials **out, struct http_client *client,
                                const mc_upstream_config *config, mc_error *err) {
-  static const char *const keys[] = {"file", "token", "token_file", "anonymous", "quota_project", NULL};
+  static const char *const keys[] = {"file", "token", "token_path", "anonymous", "quota_project", NULL};
   struct gcs_credentials *self = calloc(1, sizeof(*self));
   if (!self) return no_memory(err);
   self->client = client;
