@@ -175,7 +175,8 @@ def test_a_check_has_a_deadline(make_ruled, dial, stubs):
         (f"origins: [{{prefix: 'https://u:{SECRET}@host/'}}]", "the origin rule for https://host/: prefix: "),
         ("schemes: http,htps", "schemes: there is no scheme 'htps'; there is: http, https, "),
         (f"credentials: {{hub: {{token: {SECRET}, token: {SECRET}}}}}", ":1: credentials: hub: token: it is set twice"),
-        ("credentials: {hub: {token_file: /nowhere}}", ":1: credentials: hub: token_file: can't use the file /nowhere"),
+        ("credentials: {hub: {token_file: /nowhere}}", "the credentials 'hub': token_file: /nowhere: No such file"),
+        (f"credentials: {{hub: {{token: {SECRET}, token_file: /x}}}}", "the credentials 'hub': token_file is there twice"),
     ],
 )
 def test_a_mistake_is_one_clear_line(folder, config, said):
@@ -221,7 +222,7 @@ def test_secrets_are_never_told(nginx, make_ruled, make_client, dial, stubs, fol
     code, out, err = run(folder, "--config", folder / "config.yaml", "--print-config")
     assert (code, err) == (OK, "")
     assert 'secret_access_key": "***"' in out
-    assert '"token": "***"' in out, "the value, which is not the file"
+    assert f'"token_file": "{folder / "token"}"' in out, "where it is, not what"
     texts += [out, server.log_text(), server.page("/metrics").text]
     server.stop()
     texts.append(server.log_text())

@@ -214,7 +214,7 @@ mc_status keybook_find(const struct keybook *book, struct keybook_page *page, co
 }
 
 static bool is_one_of(const char *key, const char *const keys[]) {
-  while (*keys && strcmp(*keys, key) != 0) keys++;
+  while (*keys && !origin_is_setting(key, *keys)) keys++;
   return *keys != NULL;
 }
 
