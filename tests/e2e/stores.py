@@ -6,7 +6,8 @@ test has a *store* on it, which nobody else sees: a bucket, a container, a repos
 
     store.url("a/b.bin")           s3://bucket/a/b.bin, gs://…, as://account/container/…, hf://org/name/…
     store.env                      what a client needs to find the server and to be let in
-    store.put(path, bytes)         by the store's own client; also put_many({path: bytes}) and delete(path)
+    store.put(path, bytes)         by the store's own client; also put_many({path: bytes}), put_file(path, file) for what
+                                   is too large for memory, get(path), delete(path)
     store.client                   that client, for what only this kind of store can do
 
 `tests/setup` installs them.
@@ -105,17 +106,19 @@ class Store:
 class S3Server(Server):
     HEALTHY = (200,)
     ACCESS_KEY, SECRET_KEY = "modelcache-test", "a/secret+of=modelcache's test"
+    HOST = "localhost"  # below which each bucket is a host, for who looks there; by the address, a bucket is a folder
 
-    def client(self, service="s3", **keys):
+    def client(self, service="s3", endpoint=None, config=None, **keys):
+        """boto3's, for a service, at another endpoint, with other keys."""
         import boto3
         from botocore.config import Config
 
         style = {"addressing_style": "path"}
-        config = Config(s3=style, retries={"total_max_attempts": 1}, max_pool_connections=16, proxies={})
+        usual = Config(s3=style, retries={"total_max_attempts": 1}, max_pool_connections=16, proxies={})
         keys = {"aws_access_key_id": self.ACCESS_KEY, "aws_secret_access_key": self.SECRET_KEY} | keys
         # A session of its own: the default one reads this user's files.
         return boto3.session.Session(region_name=REGION, **keys).client(
-            service, endpoint_url=self.endpoint, config=config
+            service, endpoint_url=endpoint or self.endpoint, config=usual.merge(config) if config else usual
         )
 
     def store(self):
@@ -133,6 +136,7 @@ class Minio(S3Server):
             "MINIO_ROOT_USER": self.ACCESS_KEY,
             "MINIO_ROOT_PASSWORD": self.SECRET_KEY,
             "MINIO_REGION": REGION,
+            "MINIO_DOMAIN": self.HOST,
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
         }
@@ -152,7 +156,8 @@ class Versitygw(S3Server):
         # In a folder, what would be extended attributes: not every file system has them.
         for name in ("attributes", "versions"):
             (self.folder / name).mkdir(exist_ok=True)
-        here = ["--port", f"127.0.0.1:{self.port}", "--region", REGION, "--health", self.HEALTH]
+        here = ["--port", f"127.0.0.1:{self.port}", "--virtual-domain", f"{self.HOST}:{self.port}"]
+        here += ["--region", REGION, "--health", self.HEALTH]
         kept = ["--sidecar", self.folder / "attributes", "--versioning-dir", self.folder / "versions"]
         return [tool("versitygw"), *here, "posix", *kept, self.data]
 
@@ -172,6 +177,7 @@ class S3Store(Store):
             "AWS_ENDPOINT_URL": server.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+        self.virtual_host_env = self.env | {"AWS_ENDPOINT_URL": f"http://{server.HOST}:{server.port}"}
 
     def url(self, path=""):
         return f"s3://{self.bucket}/{path}"
@@ -183,6 +189,10 @@ class S3Store(Store):
     def put(self, path, data, **settings):
         """`settings` as those of boto3's put_object, e.g. ChecksumAlgorithm. Returns its answer, with the ETag."""
         return self.client.put_object(Bucket=self.bucket, Key=path, Body=data, **settings)
+
+    def put_file(self, path, source):
+        """In parts of 8 MiB: its ETag and its checksum are those of many parts."""
+        self.client.upload_file(str(source), self.bucket, path)
 
     def get(self, path):
         return self.client.get_object(Bucket=self.bucket, Key=path)["Body"].read()
@@ -231,6 +241,9 @@ class GcsStore(Store):
         blob = self.blob(path)
         blob.upload_from_string(data, content_type="application/octet-stream")
         return blob
+
+    def put_file(self, path, source):
+        self.blob(path).upload_from_filename(str(source))
 
     def get(self, path):
         return self.blob(path).download_as_bytes()
@@ -282,6 +295,10 @@ class AzureStore(Store):
         """Returns the answer, with the ETag."""
         return self.blob(path).upload_blob(data, overwrite=True, **settings)
 
+    def put_file(self, path, source):
+        with open(source, "rb") as file:
+            self.put(path, file)
+
     def get(self, path):
         return self.blob(path).download_blob().readall()
 
@@ -330,6 +347,10 @@ class HfStore(Store):
     def put(self, path, data, lfs=None, xet=False, branch="main"):
         """In LFS if it is large, as the hub's own tools choose. Returns the commit."""
         return self.repo.commit({path: self.file(data, lfs, xet)}, branch)
+
+    def put_file(self, path, source):
+        """It is served from there."""
+        return self.repo.commit({path: hf_server.Lfs(pathlib.Path(source))})
 
     def put_many(self, files):
         """One commit."""

@@ -5,8 +5,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import urllib.parse
 
 import pytest
+import requests
 
 from harness import MIB
 
@@ -37,6 +39,13 @@ def test_put_get_delete(store):
     store.delete("many/049")
     with pytest.raises(Exception, match="404|not exist|NoSuchKey|Entry not found|No such object"):
         store.get("many/049")
+
+
+def test_put_file(store, folder):
+    source = folder / "source"
+    source.write_bytes(os.urandom(9 * MIB))
+    store.put_file("dir/large", source)
+    assert store.get("dir/large") == source.read_bytes()
 
 
 def test_stores_are_apart(make_store):
@@ -71,6 +80,21 @@ def test_s3_ranges_conditions_and_checksums(s3):
     s3.put("file", b"9876543210")
     with pytest.raises(ClientError, match="412|PreconditionFailed"):
         s3.client.get_object(**where, Range="bytes=2-4", IfMatch=first)
+
+
+def test_s3_buckets_as_hosts(s3):
+    from botocore.config import Config
+
+    s3.put("a/file", b"data")
+    endpoint = s3.virtual_host_env["AWS_ENDPOINT_URL"]
+    config = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
+    client = s3.server.client(endpoint=endpoint, config=config)
+    url = client.generate_presigned_url("get_object", {"Bucket": s3.bucket, "Key": "a/file"})
+    host = f"{s3.bucket}.{urllib.parse.urlsplit(endpoint).netloc}"
+    assert host in url
+    # Not every resolver knows that names below localhost are this machine.
+    answer = requests.get(url.replace(host, f"127.0.0.1:{s3.server.port}"), headers={"Host": host})
+    assert answer.content == b"data"
 
 
 def test_s3_lists_by_pages(s3):
@@ -147,8 +171,6 @@ def test_hf_files(hf, hf_python):
 
 
 def test_hf_cdn_refuses_tokens(hf):
-    import requests
-
     hf.put("large", b"large", lfs=True)
     headers = {"Authorization": f"Bearer {hf.token}"}
     answer = requests.get(f"{hf.endpoint}/{hf.name}/resolve/main/large", headers=headers, allow_redirects=False)
