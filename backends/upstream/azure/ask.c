@@ -130,7 +130,6 @@ static const struct {
     {"InvalidUri", MC_INVALID_ARGUMENT, "no blob has such a name"},
     {"KeyBasedAuthenticationNotPermitted", MC_PERMISSION_DENIED,
      "the account takes no keys: use an identity, or a SAS of one"},
-    {"NoAuthenticationInformation", MC_PERMISSION_DENIED, "it is not public"},
     {"OutOfRangeInput", MC_INVALID_ARGUMENT, "no container or blob has such a name"},
     {"PublicAccessNotPermitted", MC_PERMISSION_DENIED, "the account has nothing public"},
 };
@@ -164,13 +163,15 @@ static mc_status refused(const char *url, const struct http_head *head, const st
 
 static mc_status judge_code(const char *url, const struct http_head *head, const struct keys *keys, mc_error *err) {
   const char *code = head->fields[FIELD_ERROR];
+  bool refuses = head->status == 401 || head->status == 403, without = !keys->secret && !keys->token;
+  if (refuses && without) return refused(url, head, keys, err);
   for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++) {
     if (strcmp(answers[i].code, code) != 0) continue;
     return mc_error_set(err, answers[i].status, ORIGIN, "%s: %s (%s; credentials: %.120s)", url, answers[i].what, code,
                         keys->where);
   }
-  if (head->status == 401 || head->status == 403) return refused(url, head, keys, err);
-  if (head->status == 404 && !keys->secret && !keys->token) { /* so it says of what is not public, too */
+  if (refuses) return refused(url, head, keys, err);
+  if (head->status == 404 && without) { /* so it says of what is not public, too */
     return mc_error_set(err, MC_NOT_FOUND, ORIGIN,
                         "%s does not exist, or is not public, and Azure was asked without credentials (%.120s)", url,
                         keys->where);
