@@ -6,6 +6,8 @@
 
 #define DAY_MS 86400000
 
+static const struct http_dialect dialect = {.fields = {"link", "x-repo-commit"}};
+
 static void check_head(const struct http_head *head) {
   CHECK(!head->chunked || head->length == MC_SIZE_UNKNOWN);
   CHECK(!head->has_range || head->first <= head->last);
@@ -15,7 +17,8 @@ static void check_head(const struct http_head *head) {
   for (const char *c = head->etag; *c; c++) CHECK((unsigned char)*c >= 0x20 && *c != 0x7f);
   CHECK(head->last_modified >= 0);
   CHECK(head->retry_after_ms >= -1 && head->retry_after_ms <= DAY_MS);
-  CHECK(head->status == 0);
+  CHECK(head->status == 0 && head->cut < 4);
+  for (int i = 0; i < 2; i++) CHECK(memchr(head->fields[i], 0, HTTP_FIELD_SIZE));
 }
 
 /* The first two bytes are a status, for the message; the rest is lines. */
@@ -28,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (const uint8_t *at = data + 2, *end = data + size; at < end;) {
     const uint8_t *newline = memchr(at, '\n', (size_t)(end - at));
     size_t length = newline ? (size_t)(newline - at) + 1 : (size_t)(end - at);
-    http_head_line(&head, NULL, (const char *)at, length);
+    http_head_line(&head, &dialect, (const char *)at, length);
     check_head(&head);
     at += length;
   }

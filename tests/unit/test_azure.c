@@ -256,7 +256,7 @@ static void rules_and_tritons_file_come_first(void **state) {
   assert_string_equal(explain("as://account/c/a"), "'team', by the rule for as://account/");
   assert_says(explain("as://account/public/a"), "none: the rule for");
   assert_string_equal(f.access.endpoint, "https://proxy.example.com");
-  assert_says(explain("as://account/empty/a"), "there is no account_key, sas, sas_file");
+  assert_says(explain("as://account/empty/a"), "there is no account_key, sas, connection_string");
   assert_string_equal(explain("as://devstoreaccount1/c/a"), "'local', by the rule for as://devstoreaccount1/");
   assert_string_equal(f.access.endpoint, "http://127.0.0.1:10000");
   assert_says(explain("as://other/c/a"), "they are of the account 'account', and not of 'other'");

@@ -30,7 +30,7 @@ struct service {
   mc_error err;
   unsigned aimed, judged, again;
   mc_status judgement;
-  char said[256];
+  char said[256], led[256];
 };
 
 static mc_status aim(const struct http_request *request, struct http_target *target, const mc_call *call,
@@ -53,8 +53,13 @@ static mc_status judge(const struct http_request *request, const struct http_hea
   return mc_error_set(err, service->judgement, "test", "HTTP %ld", head->status);
 }
 
+static void led(const struct http_request *request, const char *to) {
+  struct service *service = request->self;
+  snprintf(service->led, sizeof(service->led), "%s", to);
+}
+
 static const struct http_dialect dialect = {
-    .name = "test", .fields = {"x-region", "x-long"}, .aim = aim, .judge = judge};
+    .name = "test", .fields = {"x-region", "x-long"}, .aim = aim, .led = led, .judge = judge};
 
 static void begin(struct service *service, const mc_origin_rule *rules, size_t count) {
   mc_upstream_config config = {.struct_size = sizeof(config),
@@ -140,6 +145,8 @@ static void credentials_do_not_follow_to_another_site(void **state) {
   http_server_script(&s.server, "HTTP/1.1 302 F\r\nLocation: %s/far\r\nContent-Length: 0\r\n\r\n", s.other.origin);
   http_server_script(&s.other, OK_4, "");
   assert_int_equal(ask(&s, &request), MC_OK);
+  assert_non_null(strstr(s.led, s.other.origin)); /* and not of what is near */
+  assert_non_null(strstr(s.led, "/far"));
   assert_non_null(strstr(http_server_request(&s.server, 1), "GET /near "));
   assert_non_null(strstr(http_server_request(&s.server, 1), SECRET));
   assert_non_null(strstr(http_server_request(&s.other, 0), "GET /far "));

@@ -217,6 +217,33 @@ static void what_was_asked_for_is_waited_for(void **state) {
   }
 }
 
+static void a_limit_that_is_reached_says_when_to_come_back(void **state) {
+  (void)state;
+  assert_int_equal(HEAD("RateLimit: \"resolvers\";r=0;t=172").retry_after_ms, 172000);
+  assert_int_equal(HEAD("RateLimit: \"resolvers\";r=0;t=172", "Retry-After: 2").retry_after_ms, 2000);
+  assert_int_equal(HEAD("Retry-After: 2", "RateLimit: \"resolvers\";r=0;t=172").retry_after_ms, 2000);
+  assert_int_equal(HEAD("RateLimit: \"resolvers\";r=2999;t=172").retry_after_ms, -1);
+  assert_int_equal(HEAD("RateLimit: \"resolvers\";r=0;t=").retry_after_ms, -1);
+  assert_int_equal(HEAD("RateLimit: \"resolvers\";r=0;t=99999999999999999999").retry_after_ms, -1);
+}
+
+static void a_dialects_field_that_is_too_long_is_told(void **state) {
+  (void)state;
+  static const struct http_dialect dialect = {.fields = {"x-short", "x-long"}};
+  static char line[HTTP_FIELD_SIZE * 4];
+  for (int size = HTTP_FIELD_SIZE - 1; size < HTTP_FIELD_SIZE * 3; size += HTTP_FIELD_SIZE) {
+    struct http_head head;
+    http_head_init(&head);
+    int length = snprintf(line, sizeof(line), "X-Long: %0*d\r\n", size, 7);
+    http_head_line(&head, &dialect, line, (size_t)length);
+    http_head_line(&head, &dialect, "X-Short: 1\r\n", 12);
+    bool fits = size < HTTP_FIELD_SIZE;
+    assert_int_equal(head.cut, fits ? 0 : 2);
+    assert_int_equal(strlen(head.fields[1]), fits ? size : 0);
+    assert_string_equal(head.fields[0], "1");
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(nothing_is_known_of_an_empty_head),
@@ -231,6 +258,8 @@ int main(void) {
       cmocka_unit_test(every_status_stands_for_something),
       cmocka_unit_test(waits_double_up_to_a_limit),
       cmocka_unit_test(what_was_asked_for_is_waited_for),
+      cmocka_unit_test(a_limit_that_is_reached_says_when_to_come_back),
+      cmocka_unit_test(a_dialects_field_that_is_too_long_is_told),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,9 +117,14 @@ static void wipe(char *text) {
   free(text);
 }
 
-void azure_connection_end(struct azure_connection *connection) {
+void azure_connection_forget(struct azure_connection *connection) {
   wipe(connection->key);
   wipe(connection->sas);
+  connection->key = connection->sas = NULL;
+}
+
+void azure_connection_end(struct azure_connection *connection) {
+  azure_connection_forget(connection);
   free(connection->endpoint);
   *connection = (struct azure_connection){.key = NULL};
 }

@@ -13,6 +13,7 @@ struct azure_connection {
 
 /* MC_INVALID_ARGUMENT says what is wrong with `where`, which it is from; never what is in it. */
 mc_status azure_connection_parse(struct azure_connection *out, const char *text, const char *where, mc_error *err);
+void azure_connection_forget(struct azure_connection *connection); /* its secrets */
 void azure_connection_end(struct azure_connection *connection);
 
 #endif

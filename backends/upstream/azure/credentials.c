@@ -62,17 +62,10 @@ static const char *const variables[VARIABLES] = {
     "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 };
 
-static const char *const settings[] = {"account",
-                                       "account_key",
-                                       "sas",
-                                       "sas_file",
-                                       "connection_string",
-                                       "client_id",
-                                       "tenant_id",
-                                       "client_secret",
-                                       "federated_token_file",
-                                       "authority_host",
-                                       NULL};
+/* Each may also be given as KEY_file, which is read anew whenever the keys are got. */
+static const char *const settings[] = {"account",        "account_key", "sas",           "connection_string",
+                                       "client_id",      "tenant_id",   "client_secret", "federated_token_file",
+                                       "authority_host", NULL};
 
 /* What the keybook has under a number. */
 struct source {
@@ -80,7 +73,8 @@ struct source {
   const mc_credentials *named;
   bool of_triton;
   char where[200];
-  struct azure_connection connection;
+  char *account;                      /* they are of; NULL: of any, or nobody knows */
+  struct azure_connection connection; /* that is named, but for its secrets */
   struct keyring *ring;
 };
 
@@ -153,46 +147,44 @@ static mc_status connection_keys(struct keys **out, const char *where, const str
   return sas_keys(out, where, connection->account, connection->sas, err);
 }
 
-static mc_status read_sas(struct keys **out, const char *where, const char *account, const char *path, mc_error *err) {
-  void *data = NULL;
-  size_t size = 0;
-  int error = file_read(path, &data, &size, SAS_MAX);
-  if (error) {
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%.120s: the SAS file %.200s can't be read: %s", where, path,
-                        strerror(error));
+/* ---- named ones ---- */
+
+static mc_status secret_of(char **out, const struct source *source, const char *key, mc_error *err) {
+  return origin_secret(out, source->named, key, err);
+}
+
+static bool has(const struct source *source, const char *key) {
+  for (size_t i = 0; i < source->named->count; i++) {
+    if (origin_is_setting(source->named->settings[i].key, key)) return true;
   }
-  char *text = data;
-  while (size && strchr(" \t\r\n", text[size - 1])) text[--size] = 0;
-  mc_status status = sas_keys(out, where, account, text, err);
-  OPENSSL_cleanse(data, size);
-  free(data);
+  return false;
+}
+
+/* An application, or one of the machine's identities. */
+struct named_identity {
+  char *client_id, *tenant_id, *secret, *authority;
+};
+
+static mc_status read_identity(struct named_identity *out, const struct source *source, mc_error *err) {
+  mc_status status = secret_of(&out->client_id, source, "client_id", err);
+  if (!status) status = secret_of(&out->tenant_id, source, "tenant_id", err);
+  if (!status) status = secret_of(&out->secret, source, "client_secret", err);
+  if (!status) status = secret_of(&out->authority, source, "authority_host", err);
   return status;
 }
 
-/* ---- named ones ---- */
-
-static const char *setting(const struct source *source, const char *key) {
-  return origin_setting(source->named, key);
-}
-
-/* NULL: of any. */
-static const char *account_of(const struct source *source) {
-  return *source->connection.account ? source->connection.account : setting(source, "account");
-}
-
-/* An application's, or one of the machine's. */
-static mc_status get_token(struct keys **out, const struct source *source, const mc_call *call, mc_error *err) {
+static mc_status ask_identity(struct keys **out, const struct source *source, const struct named_identity *named,
+                              const mc_call *call, mc_error *err) {
   const struct azure_credentials *all = source->all;
   struct azure_identity identity = {.where = source->where,
-                                    .client_id = setting(source, "client_id"),
-                                    .tenant_id = setting(source, "tenant_id"),
-                                    .secret = setting(source, "client_secret"),
-                                    .token_file = setting(source, "federated_token_file"),
-                                    .authority = setting(source, "authority_host"),
+                                    .client_id = named->client_id,
+                                    .tenant_id = named->tenant_id,
+                                    .secret = named->secret,
+                                    .token_file = origin_setting(source->named, "federated_token_file"),
+                                    .authority = named->authority ? named->authority : all->values[AUTHORITY],
                                     .endpoint = all->values[APP_HEADER] ? all->values[APP_ENDPOINT] : NULL,
                                     .header = all->values[APP_HEADER],
                                     .machine = all->values[MACHINE]};
-  if (!identity.authority) identity.authority = all->values[AUTHORITY];
   bool of_application = identity.secret || identity.token_file;
   if (of_application && (!identity.client_id || !identity.tenant_id)) {
     return bad(source->where, "an application needs client_id and tenant_id", err);
@@ -205,28 +197,72 @@ static mc_status get_token(struct keys **out, const struct source *source, const
   return status;
 }
 
+static mc_status get_token(struct keys **out, const struct source *source, const mc_call *call, mc_error *err) {
+  struct named_identity named = {.client_id = NULL};
+  mc_status status = read_identity(&named, source, err);
+  if (!status) status = ask_identity(out, source, &named, call, err);
+  secret_free(named.client_id);
+  secret_free(named.tenant_id);
+  secret_free(named.secret);
+  secret_free(named.authority);
+  return status;
+}
+
+static mc_status get_connection(struct keys **out, const struct source *source, const char *text, mc_error *err) {
+  struct azure_connection connection;
+  mc_status status = azure_connection_parse(&connection, text, source->where, err);
+  if (status) return status;
+  if (connection.key || connection.sas) {
+    status = connection_keys(out, source->where, &connection, err);
+  } else {
+    status = bad(source->where, "the connection string has no AccountKey and no SharedAccessSignature", err);
+  }
+  azure_connection_end(&connection);
+  return status;
+}
+
 static mc_status get_named(void *user, struct keys **out, const mc_call *call, mc_error *err) {
   const struct source *source = user;
-  const char *account = account_of(source), *key = setting(source, "account_key"), *sas = setting(source, "sas");
-  const char *sas_file = setting(source, "sas_file");
-  if (source->connection.key || source->connection.sas) {
-    return connection_keys(out, source->where, &source->connection, err);
+  static const char *const kinds[] = {"connection_string", "account_key", "sas"};
+  for (int i = 0; i < 3; i++) {
+    char *secret = NULL;
+    if (!has(source, kinds[i])) continue;
+    mc_status status = secret_of(&secret, source, kinds[i], err);
+    if (!status) {
+      status = i == 0   ? get_connection(out, source, secret, err)
+               : i == 1 ? account_keys(out, source->where, source->account, secret, err)
+                        : sas_keys(out, source->where, source->account, secret, err);
+    }
+    secret_free(secret);
+    return status;
   }
-  if (key) return account_keys(out, source->where, account, key, err);
-  if (sas) return sas_keys(out, source->where, account, sas, err);
-  if (sas_file) return read_sas(out, source->where, account, sas_file, err);
-  if (setting(source, "client_id") || setting(source, "client_secret") || setting(source, "federated_token_file")) {
+  if (has(source, "client_id") || has(source, "client_secret") || has(source, "federated_token_file")) {
     return get_token(out, source, call, err);
   }
   if (source->of_triton) return give(out, keys_new("none: Triton's file has no key", NULL, NULL, NULL, 0), err);
-  return bad(source->where, "there is no account_key, sas, sas_file, connection_string or client_id in them", err);
+  return bad(source->where, "there is no account_key, sas, connection_string or client_id in them", err);
 }
 
 static void source_free(struct source *source) {
   if (!source) return;
   keyring_free(source->ring);
   azure_connection_end(&source->connection);
+  secret_free(source->account);
   free(source);
+}
+
+/* Of which account they are, and where that is, does not change with their secrets. */
+static mc_status read_source(struct source *source, mc_error *err) {
+  char *text = NULL;
+  mc_status status = secret_of(&source->account, source, "account", err);
+  if (!status) status = secret_of(&text, source, "connection_string", err);
+  if (!status && text) status = azure_connection_parse(&source->connection, text, source->where, err);
+  secret_free(text);
+  if (status || !text) return status;
+  secret_free(source->account);
+  source->account = strdup(source->connection.account);
+  azure_connection_forget(&source->connection);
+  return source->account ? MC_OK : no_memory(err);
 }
 
 static mc_status source_new(struct source **out, struct azure_credentials *all, const struct keybook_page *page,
@@ -235,8 +271,7 @@ static mc_status source_new(struct source **out, struct azure_credentials *all, 
   if (!source) return no_memory(err);
   *source = (struct source){.all = all, .named = page->credentials, .of_triton = page->place == KEYBOOK_TRITON};
   memcpy(source->where, page->where, sizeof(source->where));
-  const char *connection = setting(source, "connection_string");
-  mc_status status = connection ? azure_connection_parse(&source->connection, connection, source->where, err) : MC_OK;
+  mc_status status = read_source(source, err);
   if (!status && !(source->ring = keyring_new(get_named, source))) status = no_memory(err);
   if (status) source_free(source);
   if (!status) *out = source;
@@ -327,7 +362,7 @@ static mc_status choose(struct choice *out, struct azure_credentials *self, cons
   if (page.place != KEYBOOK_NOTHING) {
     status = source_of(&source, self, &page, err);
     if (status) return status;
-    const char *account = account_of(source);
+    const char *account = source->account;
     if (!account || strcmp(account, address->account) == 0) {
       out->ring = source->ring;
       out->connection = &source->connection;

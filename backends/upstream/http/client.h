@@ -22,7 +22,7 @@ void http_client_free(struct http_client *client);
 const mc_origin_rule *http_client_rule(const struct http_client *client, const char *url);
 
 #define HTTP_FIELDS     8
-#define HTTP_FIELD_SIZE 512
+#define HTTP_FIELD_SIZE 2048
 
 /* What a response's head says; of the last one, after redirects. */
 struct http_head {
@@ -34,11 +34,12 @@ struct http_head {
   bool takes_ranges;           /* Accept-Ranges: bytes */
   char etag[256];              /* "" for one that's too long */
   int64_t last_modified;
-  int64_t retry_after_ms; /* -1: not given */
+  int64_t retry_after_ms; /* from Retry-After, or RateLimit where nothing is left; -1: not given */
   bool has_digest;        /* SHA-256 of the whole, from Repr-Digest, Digest or x-amz-checksum-sha256 */
   mc_digest digest;
   char fields[HTTP_FIELDS]
              [HTTP_FIELD_SIZE]; /* those that the dialect names; "" for one that isn't there or is too long */
+  unsigned cut;                 /* 1 << number, of those that are too long */
 };
 
 void http_head_init(struct http_head *head);
@@ -88,15 +89,19 @@ struct http_request {
 struct http_version {
   mc_validators validators;
   char detail[128]; /* the dialect's own: a commit, say */
+  bool pinned;      /* what is asked for with it is of this version or an error, also where the answer doesn't tell */
 };
 
 /* How requests to one make of service differ from plain ones. Ops are called from any thread. */
 struct http_dialect {
   const char *name;                /* of its messages */
+  const char *encoding;            /* Accept-Encoding; NULL: "identity" */
   const char *fields[HTTP_FIELDS]; /* fields of heads that it wants to see: lower-case names, as many as there are */
   /* Optional. Before each attempt, for signatures and tokens grow old: where the request goes, and its headers. The
    * target is freed by the caller, also on failure. May block, for credentials. */
   mc_status (*aim)(const struct http_request *request, struct http_target *target, const mc_call *call, mc_error *err);
+  /* Optional. The target led to another site, and this URL there is asked next, without the target's headers. */
+  void (*led)(const struct http_request *request, const char *to);
   /* Optional. What a response other than 200 and 206 stands for (`body`: its first 64 KiB; zero-terminated). *again:
    * since something was learnt, a fresh token or another region, to ask once more at once. May return MC_OK. May block.
    */

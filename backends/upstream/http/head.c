@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "client.h"
 
-#define LINE_MAX_SIZE    1024 /* no field that is looked at is longer */
+#define LINE_MAX_SIZE    4096 /* no field that is looked at is longer */
 #define RETRY_AFTER_MOST 86400
 
 void http_head_init(struct http_head *head) {
@@ -93,6 +93,16 @@ static void take_retry_after(struct http_head *head, const char *value) {
   head->retry_after_ms = wait < 0 ? 0 : wait < RETRY_AFTER_MOST * 1000LL ? wait : RETRY_AFTER_MOST * 1000LL;
 }
 
+/* RateLimit: "resolvers";r=0;t=172 - where nothing remains it says what Retry-After would, which is believed first. */
+static void take_rate_limit(struct http_head *head, const char *value) {
+  const char *remaining = strstr(value, ";r=0;"), *time = strstr(value, ";t=");
+  uint64_t seconds;
+  if (!remaining || !time || head->retry_after_ms >= 0) return;
+  time += 3;
+  if (!parse_u64(&time, &seconds)) return;
+  head->retry_after_ms = (int64_t)(seconds < RETRY_AFTER_MOST ? seconds : RETRY_AFTER_MOST) * 1000;
+}
+
 /* Exactly `size` characters that are the base64 of 32 bytes. S3 writes "…-3" for a digest of the digests of 3 parts,
  * which says nothing of the content's own. */
 static void take_base64(struct http_head *head, const char *at, size_t size) {
@@ -131,6 +141,7 @@ void http_head_line(struct http_head *head, const struct http_dialect *dialect, 
       {"digest", take_digest},
       {"etag", take_etag},
       {"last-modified", take_last_modified},
+      {"ratelimit", take_rate_limit},
       {"repr-digest", take_digest},
       {"retry-after", take_retry_after},
       {"transfer-encoding", take_transfer_encoding},
@@ -139,19 +150,23 @@ void http_head_line(struct http_head *head, const struct http_dialect *dialect, 
   char text[LINE_MAX_SIZE];
   if (memchr(line, 0, size)) return;
   while (size && strchr("\r\n \t", line[size - 1])) size--;
-  if (size >= sizeof(text)) return;
+  bool cut = size >= sizeof(text);
+  if (cut) size = sizeof(text) - 1;
   memcpy(text, line, size);
   text[size] = 0;
   char *value = strchr(text, ':');
   if (!value) return;
   *value++ = 0;
   value += strspn(value, " \t");
-  for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+  for (size_t i = 0; i < sizeof(fields) / sizeof(*fields) && !cut; i++) {
     if (curl_strequal(text, fields[i].name)) fields[i].take(head, value);
   }
   for (size_t i = 0; dialect && i < HTTP_FIELDS && dialect->fields[i]; i++) {
     if (!curl_strequal(text, dialect->fields[i])) continue;
     size_t length = strlen(value);
-    memcpy(head->fields[i], value, length < HTTP_FIELD_SIZE ? length + 1 : 0);
+    bool fits = !cut && length < HTTP_FIELD_SIZE;
+    memcpy(head->fields[i], value, fits ? length : 0);
+    head->fields[i][fits ? length : 0] = 0;
+    if (!fits) head->cut |= 1U << i;
   }
 }
