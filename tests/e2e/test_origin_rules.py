@@ -203,7 +203,7 @@ def test_secrets_are_never_told(nginx, make_ruled, make_client, dial, stubs, fol
             {"prefix": f"http://127.0.0.1:{free_port()}/", "credentials": "hub"},
         ],
         credentials={
-            "team": {"access_key_id": "AKIA", "secret_access_key": SECRET},
+            "team": {"user": "me", "password": SECRET},
             "hub": {"token_file": str(folder / "token")},
         },
     )
@@ -221,7 +221,7 @@ def test_secrets_are_never_told(nginx, make_ruled, make_client, dial, stubs, fol
     )
     code, out, err = run(folder, "--config", folder / "config.yaml", "--print-config")
     assert (code, err) == (OK, "")
-    assert 'secret_access_key": "***"' in out
+    assert 'password": "***"' in out
     assert f'"token_file": "{folder / "token"}"' in out, "where it is, not what"
     texts += [out, server.log_text(), server.page("/metrics").text]
     server.stop()
