@@ -105,13 +105,22 @@ def test_empty_and_large(azure, getter, folder):
     azure.put("large", large)
     getter("get", azure.url("large"), "-o", folder / "out", timeout=120)
     assert (folder / "out").read_bytes() == large
-    # What is kept as the blob's MD5 is compared with what has come.
-    azure.put("wrong", b"not what it says")
-    azure.blob("wrong").set_http_headers(ContentSettings(content_md5=bytearray(16)))
-    result = getter("get", azure.url("wrong"), "-o", folder / "out", "--retries", 0, code=None)
-    assert result.code != OK and "MD5" in result.err, result
 
 
+def test_the_md5_that_is_kept_with_a_blob(azure, getter, local, folder):
+    """What has come is compared with it, in a tree too, where nothing but the listing and the content is asked for."""
+    azure.put("sums/wrong", b"not what it says")
+    azure.blob("sums/wrong").set_http_headers(ContentSettings(content_md5=bytearray(16)))
+    for command, target in (("get", "out"), ("tree", "tree")):
+        url = azure.url("sums/" if command == "tree" else "sums/wrong")
+        flags = ("-o", folder / target) if command == "get" else (folder / target,)
+        assert getter(command, url, *flags, code=None).code != OK
+        assert not (folder / target).exists()
+        assert "MD5" in local(command, url, *flags, env=azure.env, code=None).err
+        assert not (folder / target).exists()
+
+
+@pytest.mark.slow
 def test_tree_of_several_pages(azure, getter, folder):
     """The service gives at most 5000 at once."""
     files = {f"models/{n % 9}/{n:05}": b"%d" % n for n in range(5100)}

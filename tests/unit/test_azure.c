@@ -378,7 +378,7 @@ static void the_machines_own_identity(void **state) {
     script(FOUND);
     assert_int_equal(stat_url(URL), MC_OK);
     assert_int_equal(stat_url(URL), MC_OK);
-    assert_says(explain(URL), "none: no variable has any");
+    assert_says(explain(URL), "none: no variable has any; the machine's managed identity: this machine has none");
   }
   assert_null(strstr(http_server_request(&f.server, 3), "Authorization:"));
   /* It is there, and busy. */

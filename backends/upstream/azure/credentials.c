@@ -309,12 +309,13 @@ static mc_status get_identity(void *user, struct keys **out, const mc_call *call
     identity.where = "the machine's managed identity";
     identity.machine = values[MACHINE];
   }
-  mc_status status = azure_token_get(out, self->client, &identity, call, err);
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = azure_token_get(out, self->client, &identity, call, &why);
+  if (err) *err = why;
   if (status != MC_NOT_FOUND) return status;
-  return give(out,
-              keys_new("none: no variable has any, nor has the machine an identity", NULL, NULL, NULL,
-                       clock_wall_ms() + AGAIN_MS),
-              err);
+  char text[200];
+  snprintf(text, sizeof(text), "none: no variable has any; %.150s", why.message);
+  return give(out, keys_new(text, NULL, NULL, NULL, clock_wall_ms() + AGAIN_MS), err);
 }
 
 /* ---- which ---- */
