@@ -192,19 +192,24 @@ def test_variables(azure, make_client, folder):
 def test_rules_and_triton(azure, make_server, make_client, folder):
     azure.put("model.bin", b"content")
     (folder / "sas").write_text(f"?{sas(azure)}\n")
+    (folder / "key").write_text(f"{azure.server.KEY}\n")
     named = {
         "key": {"account_key": azure.server.KEY},
         "sas": {"account": azure.account, "sas": sas(azure)},
         "sas-file": {"sas_file": str(folder / "sas")},
+        "key-file": {"account_key_file": str(folder / "key")},
         "connection": {"connection_string": azure.connection},
     }
     for name, settings in named.items():
         rule = {"prefix": f"as://{azure.account}/", "credentials": name, "endpoint": azure.server.endpoint}
         config = folder / f"{name}.yaml"
         config.write_text(json.dumps({"origins": [rule], "credentials": {name: settings}}))
-        client = make_client(make_server("--config", config), MODELCACHE_FALLBACK="false")
+        server = make_server("--config", config, "--log-level", "debug")
+        client = make_client(server, MODELCACHE_FALLBACK="false")
         client("get", azure.url("model.bin"), "-o", folder / "out")
         assert (folder / "out").read_bytes() == b"content"
+        told = client("origins", "check", azure.url("model.bin")).out + server.log_text()
+        assert f"'{name}'" in told and "sig=" not in told and azure.server.KEY not in told
     triton = folder / "triton.json"
     other = {"account_str": "another", "account_key": base64.b64encode(b"of another").decode()}
     mine = {"account_str": azure.account, "account_key": azure.server.KEY}
