@@ -138,6 +138,24 @@ def test_tree_of_several_pages(azure, getter, folder):
     getter("get", azure.url("models/of/a/hierarchical/account"), "-o", folder / "out", code=MISSING)
 
 
+def test_a_tree_of_which_some_is_new(azure, getter, folder):
+    files = {f"models/{n % 3}/{n:03}.bin": noise(1000 + n, n) for n in range(60)}
+    azure.put_many(files)
+    getter("tree", azure.url("models/"), folder / "tree")
+    first = (folder / "tree").resolve()
+    getter("tree", azure.url("models/"), folder / "tree")
+    assert (folder / "tree").resolve() == first
+    files["models/1/001.bin"] = b"another"
+    azure.put("models/1/001.bin", b"another")
+    azure.delete("models/0/000.bin")
+    del files["models/0/000.bin"]
+    getter("tree", azure.url("models/"), folder / "tree")
+    assert (folder / "tree").resolve() != first
+    assert read_tree((folder / "tree").resolve()) == {
+        path.removeprefix("models/"): data for path, data in files.items()
+    }
+
+
 def test_a_snapshot(azure, getter, folder):
     azure.put("model.bin", b"the former one")
     snapshot = azure.blob("model.bin").create_snapshot()["snapshot"]
