@@ -41,13 +41,20 @@ class Clients:
     def program(self, *args):
         return EnvProgram(args, self.env)
 
+    @property
+    def endpoint(self):
+        return "--endpoint-url", self.store.server.endpoint
+
+    def s5cmd(self, *args):
+        return self.program(TOOLS / "s5cmd", *self.endpoint, *args)
+
     def objects(self, key, out):
         """Each client's way to get one object."""
         source, rclone = f"s3://{self.store.bucket}/{key}", f"store:{self.store.bucket}/{key}"
         streams = ("--multi-thread-streams", "8", "--multi-thread-cutoff", "64M")
         return {
-            "s5cmd": self.program(TOOLS / "s5cmd", "cp", "--concurrency", "8", source, out),
-            "aws (CRT)": self.program("/usr/bin/aws", "s3", "cp", "--quiet", source, out),
+            "s5cmd": self.s5cmd("cp", "--concurrency", "8", source, out),
+            "aws (CRT)": self.program("/usr/bin/aws", *self.endpoint, "s3", "cp", "--quiet", source, out),
             "rclone": self.program(TOOLS / "rclone", "copyto", *streams, rclone, out),
         }
 
@@ -55,7 +62,7 @@ class Clients:
         source, rclone = f"s3://{self.store.bucket}/{prefix}*", f"store:{self.store.bucket}/{prefix}"
         many = ("--transfers", "64", "--checkers", "64", "--s3-list-version", "2", "--fast-list", "--no-traverse")
         return {
-            "s5cmd": self.program(TOOLS / "s5cmd", "cp", source, f"{out}/"),
+            "s5cmd": self.s5cmd("cp", source, f"{out}/"),
             "rclone": self.program(TOOLS / "rclone", "copy", *many, rclone, out),
         }
 
@@ -112,10 +119,9 @@ def one_object_of(bench, make):
     digest = sha256(model)
     model.unlink()
     server = bench.server(env=store.env)
-    url = store.url("model.bin")
+    url, client = store.url("model.bin"), bench.client(server)
 
     def clean():
-        client = bench.client(server)
         if server.metric("downloads_total"):
             client("evict", url, code=None)
         out.unlink(missing_ok=True)
@@ -136,7 +142,6 @@ def one_object_of(bench, make):
         return run
 
     def through_server():
-        client = bench.client(server)
         begin = time.monotonic()
         client("get", url, "-o", out, "--no-store", timeout=600)
         return Sample(time.monotonic() - begin)

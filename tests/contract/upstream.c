@@ -1285,7 +1285,9 @@ int main(void) {
   for (unsigned i = 0; i < THINGS; i++) make_thing(&things[i], i + 1, SIZE);
   make_thing(&shorter, 3, SIZE / 2);
   make_thing(&nothing, 0, 0);
-  const struct origin_ops *const origins[] = {&file_origin, &http_origin, &gcs_origin, &cluster_origin};
+  const struct origin_ops *const origins[] = {
+      &file_origin, &http_origin, &s3_origin, &gcs_origin, &cluster_origin,
+  };
   int failed = 0;
   for (size_t i = 0; i < sizeof(origins) / sizeof(*origins); i++) failed += run(origins[i]);
   for (unsigned i = 0; i < THINGS; i++) free_thing(&things[i]);
