@@ -466,7 +466,7 @@ static void places_are_looked_at_in_order(void **state) {
 
 static void a_rules_token_may_be_in_a_file(void **state) {
   (void)state;
-  f.setting = (mc_setting){"token_path", strdup(write_file("token", "ya29.first\n"))};
+  f.setting = (mc_setting){"token_file", strdup(write_file("token", "ya29.first\n"))};
   f.rule.credentials = "team";
   open_it();
   http_server_script(&f.store, JSON("", RESOURCE));
@@ -480,7 +480,7 @@ static void a_rules_token_may_be_in_a_file(void **state) {
   assert_int_equal(stat_it(), MC_INVALID_ARGUMENT);
   assert_null(strstr(f.err.message, "words"));
   unlink(f.setting.value);
-  assert_int_equal(stat_it(), MC_NOT_FOUND);
+  assert_int_equal(stat_it(), MC_INVALID_ARGUMENT);
   free((char *)(uintptr_t)f.setting.value);
   f.setting = (mc_setting){"anonymous", "true"};
   open_it();
