@@ -181,6 +181,8 @@ def test_bytes_that_are_not_what_was_stored(gcs, make_gate, make_getter, folder)
     getter = make_getter({"STORAGE_EMULATOR_HOST": gate.endpoint, "MODELCACHE_RETRIES": "0"})
     getter("get", gcs.url("model.bin"), "-o", folder / "out", code=CORRUPT)
     assert not (folder / "out").exists()
+    getter("tree", gcs.url(), folder / "tree", code=CORRUPT)  # of which only the answers tell the checksum
+    assert not (folder / "tree").exists()
 
 
 # ---- credentials ----

@@ -77,7 +77,7 @@ static mc_status read_account(json_t **out, const char *path, mc_error *err) {
 static mc_status get_from_file(struct gcs_credentials *self, struct keys **out, const char *where, const char *path,
                                const mc_call *call, mc_error *err) {
   json_t *account = NULL;
-  struct gcs_token token = {NULL};
+  struct gcs_token token = {.text = NULL};
   mc_error error = MC_ERROR_INIT;
   mc_status status = read_account(&account, path, &error);
   if (!status) status = gcs_token_get(&token, account, self->client, call, &error);
@@ -97,7 +97,7 @@ static mc_status get_from_file(struct gcs_credentials *self, struct keys **out, 
 /* ---- the usual places ---- */
 
 static mc_status get_from_machine(struct gcs_credentials *self, struct keys **out, const mc_call *call, mc_error *err) {
-  struct gcs_token token = {NULL};
+  struct gcs_token token = {.text = NULL};
   const char *why = "NO_GCE_CHECK is set, and nothing is in " APPLICATION " or gcloud's folder";
   char where[200];
   mc_status status =

@@ -213,7 +213,7 @@ static mc_status explain(mc_upstream *base, const char *url, mc_access *access, 
   char *endpoint = gcs_endpoint(self, url, &emulated);
   *access = (mc_access){.endpoint = ""};
   if (!endpoint) return no_memory(err);
-  snprintf(access->endpoint, sizeof(access->endpoint), "%s", endpoint);
+  url_printable(access->endpoint, sizeof(access->endpoint), endpoint);
   free(endpoint);
   if (emulated) {
     strcpy(access->credentials, "none: STORAGE_EMULATOR_HOST is set");
