@@ -324,7 +324,8 @@ def test_a_rule(s3, make_server, make_client, folder):
     s3.put("file", b"by a rule")
     config = folder / "config.yaml"
     rule = {"prefix": s3.url(), "endpoint": s3.server.endpoint, "credentials": "team"}
-    keys = {"access_key_id": s3.server.ACCESS_KEY, "secret_access_key": s3.server.SECRET_KEY}
+    (folder / "secret").write_text(f"{s3.server.SECRET_KEY}\n")
+    keys = {"access_key_id": s3.server.ACCESS_KEY, "secret_access_key_file": str(folder / "secret")}
     team = keys | {"region": s3.env["AWS_REGION"], "addressing_style": "path"}
     config.write_text(json.dumps({"origins": [rule], "credentials": {"team": team}}))
     client = make_client(make_server("--config", config), MODELCACHE_FALLBACK="no")

@@ -1,6 +1,5 @@
 /* Keys that the container's or the machine's own metadata service gives. */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +10,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "chain.h"
 #include "page.h"
@@ -20,7 +20,6 @@
 #define MACHINE_HOST    "http://169.254.169.254"
 #define MACHINE_HOST_V6 "http://[fd00:ec2::254]"
 #define ANSWER_MAX      ((size_t)64 << 10)
-#define TOKEN_FILE_MAX  ((size_t)16 << 10)
 #define ANSWERS_MS      2000 /* who is so near answers at once, or isn't there */
 #define TOKEN_PATH      "/latest/api/token"
 #define ROLE_PATH       "/latest/meta-data/iam/security-credentials/"
@@ -92,24 +91,21 @@ static mc_status container_url(char **out, const struct s3_environment *environm
                       "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https nor on this machine or a container's agent");
 }
 
-/* "Authorization: …", malloced; NULL without one. */
+/* "Authorization: …", malloced; *out stays NULL without a token. */
 static mc_status container_header(char **out, const struct s3_environment *environment, mc_error *err) {
   const char *path = environment->values[S3_CONTAINER_TOKEN_FILE], *token = environment->values[S3_CONTAINER_TOKEN];
-  void *text = NULL;
-  size_t size = 0;
-  int error = path ? file_read(path, &text, &size, TOKEN_FILE_MAX) : 0;
-  if (error) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                        "can't read %.200s (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): %s", path, strerror(error));
+  char *text = NULL;
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = path ? secret_read(&text, path, &why) : MC_OK;
+  if (status) {
+    return mc_error_set(err, status, ORIGIN, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: %.300s", why.message);
   }
   if (text) token = text;
-  mc_status status = MC_OK;
   if (token) {
     *out = format_str("Authorization: %.*s", (int)strcspn(token, "\r\n"), token);
     if (!*out) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a token");
   }
-  if (text) OPENSSL_cleanse(text, size);
-  free(text);
+  secret_free(text);
   return status;
 }
 
@@ -124,8 +120,7 @@ mc_status s3_get_container(const struct s3_chain *chain, struct keys **out, cons
   if (!status) status = ask(chain, &answer, &head, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, "the container's agent (AWS_CONTAINER_CREDENTIALS_…)", err);
   wipe(&answer);
-  if (header) OPENSSL_cleanse(header, strlen(header));
-  free(header);
+  secret_free(header);
   free(url);
   return status;
 }
@@ -204,8 +199,7 @@ mc_status s3_get_machine(const struct s3_chain *chain, struct keys **out, const 
   mc_status status = machine_host(&host, chain->environment, err);
   if (!status) status = begin_session(chain, &header, host, call, err);
   if (!status && header) status = get_role(chain, out, host, header, call, err);
-  if (header) OPENSSL_cleanse(header, strlen(header));
-  free(header);
+  secret_free(header);
   free(host);
   return status;
 }
