@@ -20,20 +20,22 @@
 #define MACHINE_HOST    "http://169.254.169.254"
 #define MACHINE_HOST_V6 "http://[fd00:ec2::254]"
 #define ANSWER_MAX      ((size_t)64 << 10)
-#define ANSWERS_MS      2000 /* who is so near answers at once, or isn't there */
+#define FOUND_MS        1000 /* who is so near answers at once, or isn't there */
+#define ANSWERS_MS      5000 /* who is there */
 #define TOKEN_PATH      "/latest/api/token"
 #define ROLE_PATH       "/latest/meta-data/iam/security-credentials/"
 
 /* Ask a metadata service. MC_UNAVAILABLE: nobody is there. */
-static mc_status ask(const struct s3_chain *chain, struct buf *answer, struct http_head *head, const char *method,
+static mc_status ask(const struct s3_chain *chain, struct buf *answer, int64_t patience_ms, const char *method,
                      const char *url, const char *header, const mc_call *call, mc_error *err) {
+  struct http_head head;
   const char *const headers[] = {header, NULL};
   struct http_request request = {
       .method = method, .url = url, .headers = headers, .follow = HTTP_FOLLOW_NONE, .of_machine = true};
   mc_call soon = *call;
-  soon.deadline = deadline_earlier(call->deadline, deadline_in_ms(ANSWERS_MS));
+  soon.deadline = deadline_earlier(call->deadline, deadline_in_ms(patience_ms));
   buf_init(answer, ANSWER_MAX);
-  mc_status status = http_ask_text(chain->client, &request, answer, head, &soon, err);
+  mc_status status = http_ask_text(chain->client, &request, answer, &head, &soon, err);
   if (status == MC_DEADLINE_EXCEEDED && !mc_call_check(call, err)) status = MC_UNAVAILABLE;
   return status;
 }
@@ -113,11 +115,10 @@ mc_status s3_get_container(const struct s3_chain *chain, struct keys **out, cons
   const struct s3_environment *environment = chain->environment;
   char *url = NULL, *header = NULL;
   struct buf answer = {0};
-  struct http_head head;
   if (!environment->values[S3_CONTAINER_RELATIVE_URI] && !environment->values[S3_CONTAINER_FULL_URI]) return MC_OK;
   mc_status status = container_url(&url, environment, err);
   if (!status) status = container_header(&header, environment, err);
-  if (!status) status = ask(chain, &answer, &head, "GET", url, header, call, err);
+  if (!status) status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, "the container's agent (AWS_CONTAINER_CREDENTIALS_…)", err);
   wipe(&answer);
   secret_free(header);
@@ -140,10 +141,10 @@ static mc_status machine_host(char **out, const struct s3_environment *environme
 static mc_status begin_session(const struct s3_chain *chain, char **out, const char *host, const mc_call *call,
                                mc_error *err) {
   struct buf answer;
-  struct http_head head;
   char *url = format_str("%s" TOKEN_PATH, host);
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  mc_status status = ask(chain, &answer, &head, "PUT", url, "X-aws-ec2-metadata-token-ttl-seconds: 21600", call, err);
+  mc_status status =
+      ask(chain, &answer, FOUND_MS, "PUT", url, "X-aws-ec2-metadata-token-ttl-seconds: 21600", call, err);
   free(url);
   bool sound = !status && answer.size && strcspn(answer.data, "\r\n") == answer.size;
   if (sound) *out = format_str("X-aws-ec2-metadata-token: %s", answer.data);
@@ -161,10 +162,9 @@ static bool is_role_name(const char *name) {
 static mc_status find_role(const struct s3_chain *chain, char **out, const char *host, const char *header,
                            const mc_call *call, mc_error *err) {
   struct buf answer;
-  struct http_head head;
   char *url = format_str("%s" ROLE_PATH, host);
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  mc_status status = ask(chain, &answer, &head, "GET", url, header, call, err);
+  mc_status status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
   free(url);
   if (!status) {
     answer.data[strcspn(answer.data, "\r\n")] = 0;
@@ -178,13 +178,12 @@ static mc_status find_role(const struct s3_chain *chain, char **out, const char 
 static mc_status get_role(const struct s3_chain *chain, struct keys **out, const char *host, const char *header,
                           const mc_call *call, mc_error *err) {
   struct buf answer = {0};
-  struct http_head head;
   char *role = NULL;
   mc_status status = find_role(chain, &role, host, header, call, err);
   if (status) return status == MC_NOT_FOUND ? MC_OK : status;
   char *url = format_str("%s" ROLE_PATH "%s", host, role), *where = format_str("the machine's role %s", role);
   if (!url || !where) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  if (!status) status = ask(chain, &answer, &head, "GET", url, header, call, err);
+  if (!status) status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, where, err);
   wipe(&answer);
   free(role);
