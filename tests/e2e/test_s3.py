@@ -123,7 +123,7 @@ def test_wrong_credentials(s3, make_getter, folder):
 
 
 def test_more_than_one_page(s3, make_getter, folder):
-    names = [f"tree/part {number % 7}/{number:04}" for number in range(2100)]
+    names = [f"tree/part {number % 7}/{number:04}" for number in range(1050)]
     s3.put_many({name: name.encode() for name in names})
     s3.put("tree2/other", b"x")
     getter = make_getter(s3.env)
