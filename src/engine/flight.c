@@ -90,7 +90,7 @@ void flight_show(struct flight *flight) {
   flight->size = download->size;
   flight->validators = download->validators;
   flight->shown = true;
-  if (!flight->listed && !flight->direct && download->size != MC_SIZE_UNKNOWN) list(flight);
+  if (!flight->listed && !flight->direct && !download->fleeting && download->size != MC_SIZE_UNKNOWN) list(flight);
   pthread_mutex_unlock(&flight->lock);
   pthread_mutex_unlock(&flight->cache->lock);
   flight_set_phase(flight, MC_PHASE_DOWNLOADING, "downloading");
