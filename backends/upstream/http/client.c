@@ -14,6 +14,7 @@
 #include "base/origin.h"
 #include "base/url.h"
 #include "internal.h"
+#include "keys.h"
 
 #define ORIGIN        "http"
 #define MAX_IDLE      64           /* handles that wait for use, each with its connections */
@@ -466,21 +467,22 @@ static mc_status aim(struct http_target *target, const struct http_request *requ
 }
 
 /* What is sent may be a credential. */
-static void free_headers(struct curl_slist *list) {
-  for (struct curl_slist *one = list; one; one = one->next) OPENSSL_cleanse(one->data, strlen(one->data));
-  curl_slist_free_all(list);
+static void target_end(struct http_target *target) {
+  for (struct curl_slist *one = target->headers; one; one = one->next) OPENSSL_cleanse(one->data, strlen(one->data));
+  curl_slist_free_all(target->headers);
+  keys_release(target->keys);
+  free(target->url);
 }
 
 /* One attempt. Redirects are followed here, not by libcurl: each may need another proxy, and is looked at before it is
  * followed. `said`: the body of an error, or NULL. */
-static mc_status attempt(struct http_client *client, const struct http_request *request, struct http_head *head,
-                         struct buf *said, const mc_call *call, mc_error *err) {
+static mc_status attempt(struct http_client *client, const struct http_request *request, struct http_target *target,
+                         struct http_head *head, struct buf *said, const mc_call *call, mc_error *err) {
   char shown[URL_SHOWN];
-  struct http_target target = {0};
   struct handle *handle = NULL;
   http_head_init(head); /* also where it doesn't come to a request */
-  mc_status status = aim(&target, request, call, err);
-  char *url = status ? NULL : strdup(target.url);
+  mc_status status = aim(target, request, call, err);
+  char *url = status ? NULL : strdup(target->url);
   if (url) handle = take_handle(client, url);
   if (!status && !handle) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
   for (int redirects = 0; !status; redirects++) {
@@ -488,7 +490,7 @@ static mc_status attempt(struct http_client *client, const struct http_request *
                                 .request = request,
                                 .policy = http_policy_of(client->policies, &client->origins, request->url),
                                 .url = url,
-                                .headers = same_site(target.url, url) ? target.headers : client->headers,
+                                .headers = same_site(target->url, url) ? target->headers : client->headers,
                                 .said = said,
                                 .easy = handle->easy,
                                 .head = head,
@@ -514,15 +516,16 @@ static mc_status attempt(struct http_client *client, const struct http_request *
     if (!status && dialect && dialect->led && !same_site(target.url, url)) dialect->led(request, url);
   }
   free(url);
-  free(target.url);
   if (handle) give_handle_back(client, handle);
-  free_headers(target.headers);
   return status;
 }
 
 mc_status http_perform(struct http_client *client, const struct http_request *request, struct http_head *head,
                        const mc_call *call, mc_error *err) {
-  return attempt(client, request, head, NULL, call, err);
+  struct http_target target = {0};
+  mc_status status = attempt(client, request, &target, head, NULL, call, err);
+  target_end(&target);
+  return status;
 }
 
 mc_status http_ask(struct http_client *client, const struct http_request *request, struct http_head *head,
@@ -533,15 +536,18 @@ mc_status http_ask(struct http_client *client, const struct http_request *reques
   bool again = true;
   buf_init(&said, DROP_MAX + 1);
   for (int asked = 0; again && asked < ASK_AGAIN_MAX; asked++) {
+    struct http_target target = {0};
+    struct http_request aimed = *request;
     again = false;
-    status = attempt(client, request, head, &said, call, err);
-    if (status) break;
-    bool fine = head->status == 200 || head->status == 206;
-    if (fine || !dialect || !dialect->judge) {
+    aimed.target = &target;
+    status = attempt(client, request, &target, head, &said, call, err);
+    bool judged = !status && head->status != 200 && head->status != 206 && dialect && dialect->judge;
+    if (judged) {
+      status = dialect->judge(&aimed, head, said.data ? said.data : "", &again, call, err);
+    } else if (!status) {
       status = http_status(head, request->url, err);
-    } else {
-      status = dialect->judge(request, head, said.data ? said.data : "", &again, call, err);
     }
+    target_end(&target);
   }
   buf_free(&said);
   return status;

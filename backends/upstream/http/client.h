@@ -46,10 +46,13 @@ void http_head_init(struct http_head *head);
 /* Take one line of a head into account ("name: value"); for tests and fuzzing, too. */
 void http_head_line(struct http_head *head, const struct http_dialect *dialect, const char *line, size_t size);
 
+struct keys;
+
 /* Where a request goes, and what it carries. */
 struct http_target {
   char *url;                  /* malloced; http or https */
   struct curl_slist *headers; /* sent there, and not to another site that it redirects to */
+  struct keys *keys;          /* a reference on those that it shows, for `judge`; NULL: none */
 };
 
 /* false: no memory. */
@@ -79,6 +82,7 @@ struct http_request {
   /* Called with pieces of the body of a 200 or 206. NULL: the body is not wanted. */
   mc_status (*on_body)(void *user, const void *data, size_t size, mc_error *err);
   void *user;
+  const struct http_target *target; /* set for `judge`: where the attempt went */
 };
 
 /* A version as an opened source knows it. */
@@ -127,5 +131,8 @@ struct buf;
  * than `body` may be. The request's on_head, on_body and user are set here. */
 mc_status http_fetch_text(struct http_client *client, const struct http_request *request, struct buf *body,
                           const mc_call *call, mc_error *err);
+/* The same by http_ask, for who must know soon. */
+mc_status http_ask_text(struct http_client *client, const struct http_request *request, struct buf *body,
+                        struct http_head *head, const mc_call *call, mc_error *err);
 
 #endif

@@ -94,14 +94,31 @@ static mc_status take_text(void *user, const void *data, size_t size, mc_error *
   return mc_error_set(err, MC_PROTOCOL, ORIGIN, "an answer of the origin is larger than %zu bytes", body->max);
 }
 
-mc_status http_fetch_text(struct http_client *client, const struct http_request *request, struct buf *body,
-                          const mc_call *call, mc_error *err) {
+static struct http_request request_of_text(const struct http_request *request, struct buf *body) {
   struct http_request whole = *request;
-  struct http_head head;
   whole.on_head = begin_text;
   whole.on_body = take_text;
   whole.user = body;
+  return whole;
+}
+
+/* An empty answer is a text, too. */
+static mc_status end_text(struct buf *body, mc_error *err) {
+  if (body->data || buf_append_str(body, "")) return MC_OK;
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an answer");
+}
+
+mc_status http_fetch_text(struct http_client *client, const struct http_request *request, struct buf *body,
+                          const mc_call *call, mc_error *err) {
+  struct http_request whole = request_of_text(request, body);
+  struct http_head head;
   mc_status status = http_fetch(client, &whole, &head, call, err);
-  if (status || body->data) return status;
-  return buf_append_str(body, "") ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an answer");
+  return status ? status : end_text(body, err);
+}
+
+mc_status http_ask_text(struct http_client *client, const struct http_request *request, struct buf *body,
+                        struct http_head *head, const mc_call *call, mc_error *err) {
+  struct http_request whole = request_of_text(request, body);
+  mc_status status = http_ask(client, &whole, head, call, err);
+  return status ? status : end_text(body, err);
 }

@@ -37,7 +37,12 @@ static struct http_store *store_of(mc_upstream *upstream) {
 }
 
 static struct http_request request_of(struct http_store *store, const char *method, const char *url) {
-  return (struct http_request){.method = method, .url = url, .dialect = &store->make->dialect, .self = store};
+  bool head = strcmp(method, "HEAD") == 0;
+  return (struct http_request){.method = method,
+                               .url = url,
+                               .dialect = &store->make->dialect,
+                               .self = store,
+                               .follow = head ? store->make->head_follows : store->make->get_follows};
 }
 
 static const char *name_of(const struct http_store *store) {
@@ -115,7 +120,6 @@ static mc_status ask_head(struct http_store *self, const char *url, mc_info *inf
                           bool *told, const mc_call *call, mc_error *err) {
   struct http_request request = request_of(self, "HEAD", url);
   struct http_head head;
-  request.follow = self->make->head_follows;
   mc_status status = http_fetch(self->client, &request, &head, call, err);
   bool refused = head.status == 400 || head.status == 403 || head.status == 405 || head.status == 501;
   *told = self->make->trusted || (status && !refused); /* else perhaps it's only HEAD that is refused */

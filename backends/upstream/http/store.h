@@ -16,6 +16,7 @@ struct http_make {
   struct http_dialect dialect;
   bool trusted;                  /* HEAD is true, and ranges work: no web server of which nothing is known */
   enum http_follow head_follows; /* redirects of HEAD */
+  enum http_follow get_follows;  /* and of GET */
   /* Optional. What a response tells besides what any does: `info` and `detail` are filled from the common fields. */
   void (*describe)(const struct http_store *self, const struct http_head *head, mc_info *info,
                    struct http_version *version);
