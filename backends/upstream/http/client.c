@@ -513,7 +513,7 @@ static mc_status attempt(struct http_client *client, const struct http_request *
     }
     if (!url) break;
     const struct http_dialect *dialect = request->dialect;
-    if (!status && dialect && dialect->led && !same_site(target.url, url)) dialect->led(request, url);
+    if (!status && dialect && dialect->led && !same_site(target->url, url)) dialect->led(request, url);
   }
   free(url);
   if (handle) give_handle_back(client, handle);
