@@ -112,7 +112,7 @@ static void led(const struct http_request *request, const char *to) {
 static mc_status refused(const struct http_request *request, const struct http_head *head, mc_error *err) {
   char url[URL_SHOWN], message[160];
   const struct keys *keys = request->target->keys;
-  snprintf(message, sizeof(message), "%s", head->fields[FIELD_MESSAGE]);
+  snprintf(message, sizeof(message), "%.150s", head->fields[FIELD_MESSAGE]);
   text_clean(message);
   url_printable(url, sizeof(url), request->url);
   if (!keys->token) {
@@ -269,7 +269,7 @@ static void describe(const struct http_store *self, const struct http_head *head
   info->has_digest = false;
   if (!hf_is_commit(commit)) return;
   hf_take_tag(*tag ? tag : head->etag, info);
-  snprintf(version->detail, sizeof(version->detail), "%s", commit);
+  snprintf(version->detail, sizeof(version->detail), "%.64s", commit);
   version->pinned = true;
   if (head->status == 206) return;
   if (!parse_size(&info->size, head->fields[FIELD_SIZE]) && head->status != 200) info->size = MC_SIZE_UNKNOWN;
@@ -326,7 +326,7 @@ static bool recall(struct http_store *base, const char *url, const mc_listed *li
   if (known) {
     *info = told;
     *version = (struct http_version){.validators = told.validators, .pinned = true};
-    snprintf(version->detail, sizeof(version->detail), "%s", commit);
+    snprintf(version->detail, sizeof(version->detail), "%.64s", commit);
   }
   free(commit);
   return known;
