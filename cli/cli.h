@@ -1,5 +1,5 @@
 /* What the command's files share: main.c knows the commands, args.c reads the command line, commands_get.c and
- * commands_cache.c do the work, progress.c shows how far it is, output.c writes. */
+ * commands_cache.c and commands_origins.c do the work, progress.c shows how far it is, output.c writes. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -82,7 +82,9 @@ unsigned terminal_width(void);
 void print_json(json_t *json);
 /* A string of any bytes; those that are no UTF-8 become U+FFFD. */
 json_t *json_text(const char *text);
-json_t *json_size(uint64_t size); /* null for MC_SIZE_UNKNOWN */
+json_t *json_text_or_null(const char *text); /* null for "" */
+json_t *json_time_or_null(int64_t time);     /* null for 0 */
+json_t *json_size(uint64_t size);            /* null for MC_SIZE_UNKNOWN */
 /* false: stdout does not take what was written, so far. */
 bool output_works(void);
 /* The last word on stdout: `code`, or EXIT_FAILED with a message if it could not be written. */
@@ -124,6 +126,7 @@ int command_prefetch(mc_cache *cache, const struct command_line *line);
 int command_stat(mc_cache *cache, const struct command_line *line);
 int command_ls(mc_cache *cache, const struct command_line *line);
 int command_evict(mc_cache *cache, const struct command_line *line);
+int command_origins(mc_cache *cache, const struct command_line *line);
 int command_status(mc_cache *cache, const struct command_line *line);
 
 #endif

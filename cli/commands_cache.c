@@ -28,23 +28,15 @@ int exit_code_of(mc_status status) {
 
 /* ---- stat, ls ---- */
 
-static json_t *text_or_null(const char *text) {
-  return *text ? json_text(text) : json_null();
-}
-
-static json_t *time_or_null(int64_t time) {
-  return time ? json_integer(time) : json_null();
-}
-
 static json_t *entry_json(const mc_entry *entry) {
   char digest[8 + MC_DIGEST_HEX_SIZE] = "sha256:";
   if (entry->has_digest) mc_digest_hex(digest + strlen(digest), &entry->digest);
   return json_pack("{so so so so so so so so sb}", "url", json_text(entry->url), "size", json_size(entry->size),
-                   "digest", text_or_null(entry->has_digest ? digest : ""), "etag",
-                   text_or_null(entry->validators.etag), "version", text_or_null(entry->validators.version),
-                   "last_modified", time_or_null(entry->validators.last_modified), "fetched_at_ms",
-                   time_or_null(entry->fetched_at), "checked_at_ms", time_or_null(entry->checked_at), "pinned",
-                   entry->pinned);
+                   "digest", json_text_or_null(entry->has_digest ? digest : ""), "etag",
+                   json_text_or_null(entry->validators.etag), "version", json_text_or_null(entry->validators.version),
+                   "last_modified", json_time_or_null(entry->validators.last_modified), "fetched_at_ms",
+                   json_time_or_null(entry->fetched_at), "checked_at_ms", json_time_or_null(entry->checked_at),
+                   "pinned", entry->pinned);
 }
 
 static void print_stat(const mc_entry *entry) {
@@ -99,7 +91,7 @@ static bool print_listed(void *user, const mc_listed *listed) {
   char size[SHORT_TEXT], path[4096];
   if (line->json) {
     print_json(json_pack("{so so so}", "path", json_text(listed->path), "size", json_size(listed->size),
-                         "last_modified", time_or_null(listed->validators.last_modified)));
+                         "last_modified", json_time_or_null(listed->validators.last_modified)));
   } else {
     printf("%10s  %s\n", human_size(size, listed->size), printable(path, sizeof(path), listed->path));
   }

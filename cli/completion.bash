@@ -1,7 +1,7 @@
 # Bash completion of the modelcache command.
 _modelcache() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} commands flags
-  commands='get tree stat ls prefetch evict status help version'
+  commands='get tree stat ls prefetch evict origins status help version'
   case $before in
     -o | --output | --storage) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
   esac
@@ -10,6 +10,8 @@ _modelcache() {
     mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$word")
   elif [[ $COMP_CWORD -eq 1 || $before == help ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
+  elif [[ $before == origins ]]; then
+    COMPREPLY=(check)
   elif [[ ${COMP_WORDS[1]} == tree ]]; then
     mapfile -t COMPREPLY < <(compgen -d -- "$word")
   fi

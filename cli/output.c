@@ -134,6 +134,14 @@ json_t *json_text(const char *text) {
   return json;
 }
 
+json_t *json_text_or_null(const char *text) {
+  return *text ? json_text(text) : json_null();
+}
+
+json_t *json_time_or_null(int64_t time) {
+  return time ? json_integer(time) : json_null();
+}
+
 json_t *json_size(uint64_t size) {
   return size == MC_SIZE_UNKNOWN ? json_null() : json_integer((json_int_t)size);
 }

@@ -1,17 +1,11 @@
 /* The two keys of the YAML file whose values are not plain: 'origins', a list of rules, and 'credentials'. */
 #include "config.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <yaml.h>
-
-#define VALUE_MAX 65536
 
 struct place {
   struct reading *reading;
@@ -136,42 +130,6 @@ static void wipe(char *text) {
   free(text);
 }
 
-/* Read what a file holds, without a newline at its end, malloced. Returns what is wrong with it, or NULL. */
-static const char *load(const char *path, char **out) {
-  static const char no_memory[] = "no memory";
-  struct stat st;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* whatever it is: nothing to wait for */
-  if (fd < 0) return strerror(errno);
-  bool is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-  char *text = is_file ? calloc(1, VALUE_MAX + 2) : NULL;
-  ssize_t got = text ? read(fd, text, VALUE_MAX + 1) : 0;
-  const char *what = !is_file ? "it is not a file" : !text ? no_memory : got < 0 ? strerror(errno) : NULL;
-  close(fd);
-  if (what) {
-    free(text);
-    return what;
-  }
-  size_t size = (size_t)got;
-  if (size > VALUE_MAX) what = "it has more than 64 KiB";
-  if (size && text[size - 1] == '\n') text[--size] = 0;
-  if (size && text[size - 1] == '\r') text[--size] = 0;
-  if (!what && strlen(text) != size) what = "it has a zero byte";
-  if (size == 0) what = "it is empty";
-  *out = what ? NULL : strdup(text);
-  if (!what && !*out) what = no_memory;
-  explicit_bzero(text, VALUE_MAX + 2);
-  free(text);
-  return what;
-}
-
-static int read_value(struct place *place, const char *key, const char *path, char **out) {
-  char text[300];
-  const char *what = load(path, out);
-  if (!what) return -1;
-  snprintf(text, sizeof(text), "can't use the file %.180s: %s", path, what);
-  return wrong(place, key, text);
-}
-
 /* Takes over `key` and `value`. */
 static int add_setting(struct place *place, mc_credentials *to, char *key, char *value) {
   mc_setting *settings = realloc((void *)to->settings, (to->count + 1) * sizeof(*settings));
@@ -185,27 +143,24 @@ static int add_setting(struct place *place, mc_credentials *to, char *key, char 
   return -1;
 }
 
-/* "key: value", or "key_file: path" of a file that has the value in it. */
+static bool is_set(const mc_credentials *credentials, const char *key) {
+  for (size_t i = 0; i < credentials->count; i++) {
+    if (strcmp(credentials->settings[i].key, key) == 0) return true;
+  }
+  return false;
+}
+
+/* "key: value", or "key_file: path", of a file that is read when the value is needed. */
 static int take_setting(struct place *place, void *user) {
-  static const char suffix[] = "_file";
   mc_credentials *to = user;
-  char *key, *value = NULL, *path = NULL, *name;
+  char *key, *value = NULL;
   int code = take_text(place, "", &key);
   if (code >= 0) return code;
-  size_t size = strlen(key);
-  bool in_file = size >= sizeof(suffix) && strcmp(key + size - strlen(suffix), suffix) == 0;
-  name = strndup(key, in_file ? size - strlen(suffix) : size);
-  if (!name) code = wrong(place, key, "no memory");
-  for (size_t i = 0; name && code < 0 && i < to->count; i++) {
-    if (strcmp(to->settings[i].key, name) == 0) code = wrong(place, key, "it is set twice");
-  }
+  if (is_set(to, key)) code = wrong(place, key, "it is set twice");
   if (code < 0) code = next(place);
-  if (code < 0) code = take_text(place, key, in_file ? &path : &value);
-  if (code < 0 && in_file) code = read_value(place, key, path, &value);
-  free(path);
+  if (code < 0) code = take_text(place, key, &value);
+  if (code < 0) return add_setting(place, to, key, value);
   free(key);
-  if (code < 0) return add_setting(place, to, name, value);
-  free(name);
   return code;
 }
 

@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "control.h"
+#include "messages.h"
 
 #define BATCH         256   /* entries in one ListResponse */
 #define BATCHES_AHEAD 8     /* of one List that the client has not taken yet */
@@ -18,42 +19,10 @@
 /* Waiting clients are told of progress so often that all of them together take at most 10,000 messages a second. */
 #define NS_PER_WAITER 100000
 
-typedef Modelcache__V1__Entry EntryMessage;
-
 static void refuse(struct call *call, mc_status status, const char *message) {
   mc_error error = MC_ERROR_INIT;
   mc_error_set(&error, status, "control", "%s", message);
   call_finish(call, status, &error);
-}
-
-/* ---- conversions; the message points into the value ---- */
-
-struct entry_message {
-  EntryMessage message;
-  Modelcache__V1__Validators validators;
-};
-
-static void fill_validators(Modelcache__V1__Validators *to, const mc_validators *from) {
-  modelcache__v1__validators__init(to);
-  to->version = (char *)from->version;
-  to->etag = (char *)from->etag;
-  to->last_modified = from->last_modified;
-}
-
-static void fill_entry(struct entry_message *to, const mc_entry *entry) {
-  modelcache__v1__entry__init(&to->message);
-  fill_validators(&to->validators, &entry->validators);
-  to->message.url = (char *)entry->url;
-  to->message.validators = &to->validators;
-  if (entry->size != MC_SIZE_UNKNOWN) {
-    to->message.has_size_case = MODELCACHE__V1__ENTRY__HAS_SIZE_SIZE;
-    to->message.size = entry->size;
-  }
-  if (entry->has_digest) to->message.digest = (ProtobufCBinaryData){sizeof(entry->digest), (uint8_t *)&entry->digest};
-  to->message.fetched_at_ms = entry->fetched_at;
-  to->message.checked_at_ms = entry->checked_at;
-  to->message.pinned = entry->pinned;
-  to->message.missing = entry->missing;
 }
 
 /* ---- Fetch ---- */
@@ -179,6 +148,8 @@ static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
   options.timeout_ms = call_timeout_ms(call);
   options.progress = fetch_progress;
   options.user = fetch;
+  mc_listed listed;
+  if (listed_from(&listed, message->listed)) options.listed = &listed;
   mc_error error = MC_ERROR_INIT;
   call_on(call, fetch, fetch_cancel, fetch_end);
   mc_request *request = NULL;
@@ -240,13 +211,46 @@ static void work_stat(struct call *call, const ProtobufCMessage *body) {
   call_finish(call, status, &error);
 }
 
+static void work_check(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__CheckOriginRequest *message = (const Modelcache__V1__CheckOriginRequest *)body;
+  Modelcache__V1__CheckOriginResponse response = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  Modelcache__V1__Validators validators;
+  mc_error error = MC_ERROR_INIT;
+  mc_origin_check check;
+  mc_status status =
+      mc_check_origin(&check, call_service(call)->cache, message->url, timeout_within(call, STAT_MS), &error);
+  if (!status) {
+    fill_validators(&validators, &check.validators);
+    response.rule = check.rule;
+    response.allowed = check.allowed;
+    response.upstream = check.upstream;
+    response.endpoint = check.access.endpoint;
+    response.credentials = check.access.credentials;
+    response.identity = check.access.identity;
+    response.expires_at_ms = check.access.expires_at;
+    response.revalidate_after_ms = check.revalidate_after_ms;
+    response.parallelism = check.parallelism;
+    response.bandwidth = check.bandwidth;
+    response.pin = check.pin;
+    response.status = (char *)mc_status_name(check.error.status);
+    response.message = check.error.message;
+    response.validators = &validators;
+    if (check.size != MC_SIZE_UNKNOWN) {
+      response.has_size_case = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__HAS_SIZE_SIZE;
+      response.size = check.size;
+    }
+    call_send(call, &response.base);
+  }
+  call_finish(call, status, &error);
+}
+
 /* A list on its way, a batch at a time. */
 struct listing {
   struct call *call;
   Modelcache__V1__ListResponse response;
   struct entry_message entries[BATCH];
   EntryMessage *entry_list[BATCH];
-  Modelcache__V1__Listed listed[BATCH];
+  struct listed_message listed[BATCH];
   Modelcache__V1__Listed *listed_list[BATCH];
   mc_status cut; /* why it ended before its end */
 };
@@ -254,7 +258,7 @@ struct listing {
 static void forget_batch(struct listing *listing) {
   Modelcache__V1__ListResponse *response = &listing->response;
   for (size_t i = 0; i < response->n_entries; i++) free(listing->entries[i].message.url);
-  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].path);
+  for (size_t i = 0; i < response->n_listed; i++) free(listing->listed[i].message.path);
   response->n_entries = response->n_listed = 0;
 }
 
@@ -296,19 +300,14 @@ static bool list_entry(void *user, const mc_entry *entry) {
 static bool list_listed(void *user, const mc_listed *listed) {
   struct listing *listing = user;
   size_t i = listing->response.n_listed;
-  Modelcache__V1__Listed *to = &listing->listed[i];
-  modelcache__v1__listed__init(to);
-  to->path = strdup(listed->path);
-  if (!to->path) {
+  struct listed_message *to = &listing->listed[i];
+  fill_listed(to, listed);
+  to->message.path = strdup(listed->path);
+  if (!to->message.path) {
     listing->cut = MC_NO_MEMORY;
     return false;
   }
-  if (listed->size != MC_SIZE_UNKNOWN) {
-    to->has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
-    to->size = listed->size;
-  }
-  to->last_modified = listed->validators.last_modified;
-  listing->listed_list[i] = to;
+  listing->listed_list[i] = &to->message;
   listing->response.n_listed++;
   return i + 1 < BATCH || flush(listing);
 }
@@ -487,6 +486,10 @@ static const char *stat_upstream(const ProtobufCMessage *body) {
   return message->cached ? NULL : message->url;
 }
 
+static const char *check_upstream(const ProtobufCMessage *body) {
+  return ((const Modelcache__V1__CheckOriginRequest *)body)->url;
+}
+
 static const char *list_upstream(const ProtobufCMessage *body) {
   const Modelcache__V1__ListRequest *message = (const Modelcache__V1__ListRequest *)body;
   return message->origin ? message->prefix : NULL;
@@ -514,6 +517,7 @@ static const struct method {
     {"Fetch", &modelcache__v1__fetch_request__descriptor, handle_fetch, NULL},
     {"Stat", &modelcache__v1__stat_request__descriptor, NULL, work_stat, stat_upstream},
     {"List", &modelcache__v1__list_request__descriptor, NULL, work_list, list_upstream},
+    {"CheckOrigin", &modelcache__v1__check_origin_request__descriptor, NULL, work_check, check_upstream},
     {"Prefetch", &modelcache__v1__prefetch_request__descriptor, NULL, work_prefetch},
     {"Evict", &modelcache__v1__evict_request__descriptor, NULL, work_evict},
     {"Watch", &modelcache__v1__watch_request__descriptor, handle_watch, NULL},

@@ -71,10 +71,13 @@ typedef struct mc_get_options {
    * into the library. The last one comes before the call's end. */
   void (*progress)(void *user, const mc_progress *progress);
   void *user;
+  /* NULL, or what mc_list_upstream said of it: a copy of that version will do, however long ago it was checked, and one
+   * of another version will not. Copied; its path is not looked at. */
+  const mc_listed *listed;
 } mc_get_options;
 
 /* clang-format off */
-#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL }
+#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL }
 /* clang-format on */
 MC_API void mc_get_options_init(mc_get_options *options);
 
@@ -164,6 +167,10 @@ MC_API mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void
 /* Report the files that the upstream has below a URL prefix. Blocks. */
 MC_API mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
                                   void *user, int64_t timeout_ms, mc_error *err);
+/* Tell how a URL's origin is asked: by which rule, with which credentials, and whether it answers; for a client: by the
+ * service. MC_OK also where the origin refuses, or has no such file: out->error tells. Blocks. */
+MC_API mc_status mc_check_origin(mc_origin_check *out, mc_cache *cache, const char *url, int64_t timeout_ms,
+                                 mc_error *err);
 /* Begin to get a file and return; for a client: on the service. `pin` as MC_GET_PIN. */
 MC_API mc_status mc_prefetch(mc_cache *cache, const char *url, bool pin, mc_error *err);
 /* Forget a URL, and remove its object unless another URL needs it or it is in use (then once it is not); for a client:

@@ -86,6 +86,32 @@ typedef struct mc_listed {
   mc_digest digest;
 } mc_listed;
 
+/* How a URL's origin is asked; nothing in it is secret. */
+typedef struct mc_access {
+  char endpoint[256];    /* where the requests go: a URL without path */
+  char credentials[256]; /* where they were found: "the rule's 'hub'", "AWS_ACCESS_KEY_ID"; "none: …" and why */
+  char identity[128];    /* the public part of them: a key's id, an account; "" where there is none */
+  int64_t expires_at;    /* milliseconds since 1970; 0: they don't, or nobody knows */
+} mc_access;
+
+/* What mc_check_origin finds; nothing in it is secret. */
+typedef struct mc_origin_check {
+  size_t struct_size;
+  char rule[512];    /* the prefix of the rule that holds; "": none does */
+  bool allowed;      /* by that rule and the schemes */
+  char upstream[32]; /* who asks; "": nobody */
+  mc_access access;  /* empty where the upstream doesn't tell */
+  /* What is in effect. */
+  int64_t revalidate_after_ms;
+  uint32_t parallelism;
+  uint64_t bandwidth; /* bytes per second; 0: no limit */
+  bool pin;
+  /* What came of trying. */
+  mc_error error; /* MC_OK: the next two are what is there */
+  uint64_t size;
+  mc_validators validators;
+} mc_origin_check;
+
 /* Cancels the calls it is given to. It belongs to whoever made it, may be shared by many calls, and can be used from
  * any thread; it is not a signal-safe object. */
 typedef struct mc_cancel mc_cancel;

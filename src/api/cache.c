@@ -135,7 +135,7 @@ mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void 
   mc_call call = {deadline_in_ms(timeout_ms), NULL};
   mc_status status = url_of_folder(&folder, url, err);
   if (status) return status;
-  status = route_list(cache, folder, visit, user, &call, err);
+  status = route_list(NULL, cache, folder, visit, user, &call, err);
   free(folder);
   return status;
 }

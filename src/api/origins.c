@@ -31,6 +31,28 @@ static mc_status no_memory(mc_error *err) {
 
 /* ---- credentials; no message has a value in it ---- */
 
+/* Whether a key is there already, in one of the two ways to give it. */
+static bool is_given(const mc_credentials *credentials, const char *key) {
+  for (size_t i = 0; i < credentials->count; i++) {
+    const char *other = credentials->settings[i].key;
+    if (origin_is_setting(other, key) || origin_is_setting(key, other)) return true;
+  }
+  return false;
+}
+
+/* A file that isn't there, now. What is in it counts when it is needed. */
+static mc_status check_value_file(const mc_credentials *credentials, const mc_setting *setting, mc_error *err) {
+  char *secret;
+  mc_error why = MC_ERROR_INIT;
+  size_t size = strlen(setting->key);
+  if (size < 6 || strcmp(setting->key + size - 5, "_file") != 0) return MC_OK;
+  mc_status status = secret_read(&secret, setting->value, &why);
+  if (!status) secret_free(secret);
+  return status ? mc_error_set(err, status, ORIGIN, "the credentials '%.60s': %.60s: %s", credentials->name,
+                               setting->key, why.message)
+                : MC_OK;
+}
+
 static mc_status copy_settings(mc_credentials *to, const mc_credentials *from, mc_error *err) {
   if (from->count > MAX_SETTINGS) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the credentials '%.60s' have more than %d keys", from->name,
@@ -46,7 +68,7 @@ static mc_status copy_settings(mc_credentials *to, const mc_credentials *from, m
       return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the credentials '%.60s' have a value without a key",
                           from->name);
     }
-    if (origin_setting(to, setting->key)) what = "there twice";
+    if (is_given(to, setting->key)) what = "there twice";
     if (!setting->value || !*setting->value) what = "empty";
     if (setting->value && strlen(setting->value) > MAX_TEXT) what = "longer than 64 KiB";
     if (what) {
@@ -56,6 +78,8 @@ static mc_status copy_settings(mc_credentials *to, const mc_credentials *from, m
     settings[i] = (mc_setting){strdup(setting->key), strdup(setting->value)};
     to->count = i + 1;
     if (!settings[i].key || !settings[i].value) return no_memory(err);
+    mc_status status = check_value_file(to, &settings[i], err);
+    if (status) return status;
   }
   return MC_OK;
 }
@@ -103,9 +127,10 @@ static mc_status check_server(const mc_origin_rule *rule, const char *what, cons
 
 static mc_status check_file(const mc_origin_rule *rule, mc_error *err) {
   struct stat st;
+  char text[128];
   int error = stat(rule->ca_file, &st) || access(rule->ca_file, R_OK) ? errno : 0;
   if (!error && !S_ISREG(st.st_mode)) return bad_rule(err, rule, "ca_file", "it is not a file");
-  return error ? bad_rule(err, rule, "ca_file", strerror(error)) : MC_OK;
+  return error ? bad_rule(err, rule, "ca_file", strerror_r(error, text, sizeof(text))) : MC_OK;
 }
 
 /* The numbers, by their bounds in the table. */

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "engine/content.h"
 #include "engine/journal.h"
 #include "engine/sink.h"
 
-#define MAX_CORRUPT 16          /* chunks that do not verify, before the download is given up */
-#define MAX_PART    (16u)       /* chunks that a lane takes at once: 64 MiB */
-#define READ_BLOCK  (256 << 10) /* of the follower: stays in a core's cache */
+#define MAX_CORRUPT 16    /* chunks that do not verify, before the download is given up */
+#define MAX_PART    (16u) /* chunks that a lane takes at once: 64 MiB */
 
 mc_status download_new(struct download **out, struct mc_cache *cache, const char *url, const mc_call *call,
                        mc_error *err) {
@@ -73,17 +73,11 @@ static void forget_chunks(struct download *d) {
   if (d->size == MC_SIZE_UNKNOWN) d->count = 0;
 }
 
-static void forget_digest(struct download *d) {
-  sha256_free(d->sha);
-  d->sha = NULL;
-  d->hashed = 0;
-}
-
 void download_restart(struct download *d) {
   pthread_mutex_lock(&d->lock);
   forget_chunks(d);
   pthread_mutex_unlock(&d->lock);
-  forget_digest(d);
+  content_forget(d);
 }
 
 mc_status download_landed(struct download *d, uint32_t index, const mc_hash128 *hash, mc_error *err) {
@@ -132,7 +126,7 @@ mc_status download_store(struct download *d, const void *data, size_t size, uint
   return error ? mc_error_errno(err, error, ORIGIN, "can't write the download") : MC_OK;
 }
 
-static mc_status load(struct download *d, void *data, size_t size, uint64_t offset, mc_error *err) {
+mc_status download_load(struct download *d, void *data, size_t size, uint64_t offset, mc_error *err) {
   if (d->memory) {
     memcpy(data, d->memory + offset, size);
     return MC_OK;
@@ -156,7 +150,7 @@ static mc_status resume_chunks(struct download *d, const mc_hash128 *hashes, con
     bool readable = true;
     while (left && readable && !status) {
       size_t piece = left < READ_BLOCK ? (size_t)left : READ_BLOCK;
-      readable = load(d, block, piece, at, NULL) == MC_OK;
+      readable = download_load(d, block, piece, at, NULL) == MC_OK;
       if (readable) xxh128_update(hash, block, piece);
       at += piece;
       left -= piece;
@@ -210,7 +204,7 @@ void download_reset(struct download *d) {
   struct follower *taken = followers_take(d, UINT32_MAX);
   pthread_mutex_unlock(&d->lock);
   followers_wake(d, taken);
-  forget_digest(d);
+  content_forget(d);
   memset(&d->validators, 0, sizeof(d->validators));
   drop_stage(d, false);
 }
@@ -350,6 +344,12 @@ static mc_status read_range(struct download *d, struct lane *lane, uint64_t offs
   }
 }
 
+void download_fail(struct download *d, mc_status status, const mc_error *error) {
+  if (!status || d->failed) return;
+  d->failed = status;
+  if (error) d->error = *error;
+}
+
 static mc_status run_parts(struct download *d, struct lane *lane, bool ranges, mc_error *err) {
   if (d->size == MC_SIZE_UNKNOWN) return read_range(d, lane, 0, MC_SIZE_UNKNOWN, err);
   uint32_t first, count;
@@ -377,77 +377,18 @@ static void *lane_main(void *arg) {
   if (!status) status = run_parts(d, &lane, self->ranges, &error);
   lane_free(&lane);
   pthread_mutex_lock(&d->lock);
-  if (status && !d->failed) {
-    d->failed = status;
-    d->error = error;
-  }
+  download_fail(d, status, &error);
   d->lanes--;
   pthread_cond_broadcast(&d->changed);
   pthread_mutex_unlock(&d->lock);
   return NULL;
 }
 
-/* ---- following with SHA-256 ---- */
-
-static mc_status hash_chunk(struct download *d, uint32_t index, uint64_t size, char *block, mc_error *err) {
-  uint64_t at = index * MC_CHUNK_SIZE, end = at + chunk_length(size, index);
-  if (d->memory) {
-    sha256_update(d->sha, d->memory + at, (size_t)(end - at));
-    return MC_OK;
-  }
-  while (at < end) {
-    size_t piece = end - at < READ_BLOCK ? (size_t)(end - at) : READ_BLOCK;
-    mc_status status = load(d, block, piece, at, err);
-    if (status) return status;
-    sha256_update(d->sha, block, piece);
-    at += piece;
-  }
-  return MC_OK;
-}
-
-/* Have the disk begin with a chunk: everybody waits for the fsync at the end, which then has little left to do. */
-static void begin_writing(struct download *d, uint32_t index, uint64_t size) {
-  if (!d->stage || d->memory || d->cache->options.durable == MC_DURABLE_OFF) return;
-  sync_file_range(d->fd, (off_t)(index * MC_CHUNK_SIZE), (off_t)chunk_length(size, index), SYNC_FILE_RANGE_WRITE);
-}
-
-/* With the lock held: the lanes need not go on. */
-static void fail(struct download *d, mc_status status, const mc_error *error) {
-  if (!status || d->failed) return;
-  d->failed = status;
-  if (error) d->error = *error;
-}
-
-/* Hash chunks as they land, until the lanes have ended. */
-static mc_status follow(struct download *d, mc_error *err) {
-  mc_status status = MC_OK;
-  char *block = malloc(READ_BLOCK);
-  if (!d->sha) d->sha = sha256_new();
-  if (!block || !d->sha) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory to hash");
-  pthread_mutex_lock(&d->lock);
-  for (;;) {
-    fail(d, status, err);
-    bool next = !status && d->hashed < d->count && download_state(d, d->hashed) == CHUNK_LANDED;
-    if (!next && !d->lanes) break;
-    if (!next) {
-      pthread_cond_wait(&d->changed, &d->lock);
-      continue;
-    }
-    /* While the size isn't known every landed chunk but the last one is a whole one, and the last lands at the end. */
-    uint64_t size = d->size;
-    pthread_mutex_unlock(&d->lock);
-    status = hash_chunk(d, d->hashed, size, block, err);
-    begin_writing(d, d->hashed, size);
-    d->hashed++;
-    pthread_mutex_lock(&d->lock);
-  }
-  pthread_mutex_unlock(&d->lock);
-  free(block);
-  return status;
-}
+/* ---- running ---- */
 
 mc_status download_run(struct download *d, mc_source *source, const mc_info *info, mc_error *err) {
   bool trusted = source->upstream->ops->flags & MC_UPSTREAM_CACHE;
+  content_expect(d, info);
   d->source = source;
   d->expected = info->chunks.hashes && info->chunks.size == d->size ? &info->chunks : NULL;
   d->failed = MC_OK;
@@ -473,8 +414,9 @@ mc_status download_run(struct download *d, mc_source *source, const mc_info *inf
     pthread_mutex_unlock(&d->lock);
     lane_main(&lanes[0]);
   }
-  /* A trusted digest needs no following, which would wake this thread for every chunk. */
-  mc_status status = trusted ? MC_OK : follow(d, err);
+  /* A trusted digest needs no following, which would wake this thread for every chunk; and of a small file the upstream
+   * may tell a checksum at the end, which is then made in the same pass. */
+  mc_status status = trusted || !started ? MC_OK : content_follow(d, err);
   for (uint32_t i = 0; i < started; i++) pthread_join(lanes[i].thread, NULL);
   if (!status && d->failed) {
     if (err) *err = d->error;
@@ -500,7 +442,7 @@ uint32_t download_check(struct download *d, const mc_chunk_table *table) {
   }
   if (bad) d->first = 0;
   pthread_mutex_unlock(&d->lock);
-  if (bad) forget_digest(d);
+  if (bad) content_forget(d);
   if (bad) stat_add(d->cache, STAT_CORRUPT_CHUNKS, bad);
   return bad;
 }
@@ -510,16 +452,7 @@ mc_status download_digest(struct download *d, mc_digest *digest, const mc_info *
     *digest = info->digest;
     return MC_OK;
   }
-  mc_status status = follow(d, err); /* what is left, or all if nobody followed */
-  if (status) return status;
-  if (d->hashed != d->count) return mc_error_set(err, MC_IO, ORIGIN, "a download ended with chunks missing");
-  sha256_final(d->sha, digest);
-  forget_digest(d);
-  if (info->has_digest && !mc_digest_equal(digest, &info->digest)) {
-    download_reset(d); /* every chunk is as it arrived: to resume it would not mend it */
-    return mc_error_set(err, MC_CORRUPT, ORIGIN, "the content does not match the SHA-256 that the upstream gave");
-  }
-  return MC_OK;
+  return content_digest(d, digest, info, err);
 }
 
 mc_chunk_table *download_table(struct download *d) {
@@ -556,7 +489,7 @@ void download_close(struct download *d) {
 
 void download_free(struct download *d) {
   if (!d) return;
-  sha256_free(d->sha);
+  content_forget(d);
   if (d->view >= 0) close(d->view);
   free(d->hashes);
   free(d->states);

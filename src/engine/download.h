@@ -13,6 +13,7 @@
 
 enum chunk_state { CHUNK_MISSING, CHUNK_TAKEN, CHUNK_LANDED };
 
+struct checksum;
 struct follower;
 
 struct download {
@@ -55,7 +56,9 @@ struct download {
 
   /* of the thread that runs it: */
   struct sha256 *sha;
-  uint32_t hashed; /* chunks that are in `sha` */
+  mc_checksum_kind sum_kind; /* what is made beside it */
+  struct checksum *sum;      /* or NULL: not begun, or not to be had */
+  uint32_t hashed;           /* chunks that are in both */
 };
 
 mc_status download_new(struct download **out, struct mc_cache *cache, const char *url, const mc_call *call,
@@ -75,7 +78,7 @@ mc_status download_run(struct download *download, mc_source *source, const mc_in
  * chunks are. */
 uint32_t download_check(struct download *download, const mc_chunk_table *table);
 /* The digest of the whole: from `info` if its upstream is trusted with it and told the chunks, which were compared,
- * else the SHA-256 of what has landed. MC_CORRUPT if both are known and differ. */
+ * else the SHA-256 of what has landed. MC_CORRUPT if it, or the checksum, is not what the upstream gave. */
 mc_status download_digest(struct download *download, mc_digest *digest, const mc_info *info, bool trusted,
                           mc_error *err);
 /* Make the stage an object, and open it. */

@@ -83,7 +83,8 @@ struct mc_cache {
   bool clock_runs, clock_kicked;
   int64_t clock_next; /* when it will look again */
   struct work_job sweep;
-  atomic_bool sweeping; /* it is queued, or runs */
+  atomic_bool sweeping;       /* it is queued, or runs */
+  atomic_bool told_unchecked; /* that some checksums can't be made here */
 
   pthread_mutex_t tree_lock;
   pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */
@@ -134,6 +135,24 @@ struct object *file_object(const mc_file *file);
 mc_status file_open(mc_file **out, struct mc_cache *cache, const mc_entry *entry, bool cached, struct tier **damaged,
                     const mc_call *call, mc_error *err);
 
+/* ---- hint.c: what a listing said of a URL ---- */
+
+struct hint {
+  mc_listed listed;  /* its path is "" */
+  mc_upstream *from; /* whose listing it was; NULL: the caller's word, which is good for his call and tells no other */
+  int64_t at;        /* milliseconds since 1970: the listing is not older */
+};
+
+enum hint_says {
+  HINT_SILENT, /* nothing, of this copy */
+  HINT_SAME,   /* it is of the version that was listed */
+  HINT_OTHER,  /* it is not */
+};
+
+struct hint *hint_new(const mc_listed *listed, mc_upstream *from, int64_t at); /* free() it. NULL: no memory */
+bool hint_same(const struct hint *a, const struct hint *b);
+enum hint_says hint_judge(const struct hint *hint, const mc_entry *entry); /* `hint` may be NULL */
+
 /* ---- get.c: one call ---- */
 
 enum request_state { REQUEST_WAITING, REQUEST_DONE };
@@ -146,6 +165,7 @@ struct mc_request {
   char key[KEY_SIZE];
   char *path; /* copy of options.path */
   mc_get_options options;
+  struct hint *hint; /* or NULL */
   int64_t deadline;
   mc_done done;
   void *user;
@@ -165,6 +185,9 @@ struct mc_request {
   struct mc_request *prev, *next; /* the flight's waiters */
 };
 
+/* mc_get_start for who has listed it: takes over `hint`, or NULL. */
+mc_status request_start(mc_request **out, struct mc_cache *cache, const char *url, const mc_get_options *options,
+                        struct hint *hint, mc_done done, void *user, mc_error *err);
 /* End a request: calls `done` (with no lock held) and gives up the engine's reference. Takes over `file`. */
 void request_end(struct mc_request *request, mc_status status, mc_file *file, const mc_error *error);
 /* The same for a file that is at hand: first puts it where the caller wants it, by a job where that can block. */
@@ -192,7 +215,9 @@ struct flight {
   char key[KEY_SIZE];
   mc_cancel *cancel;
   mc_call call;
+  struct hint *hint; /* of whom it was started for, or NULL; does not change */
   /* under cache->lock: */
+  bool unlisted; /* somebody joined who knows of no listing, or of another: the hint is not good for him */
   bool joinable; /* in cache->flights */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */
@@ -287,8 +312,10 @@ mc_status route_ask(struct flight *flight, struct download *download,
                     mc_status (*ask)(void *user, mc_upstream *upstream, mc_error *err), void *user, mc_error *err);
 /* The normal form of a folder's URL, however it was written: it ends in '/'. malloced. */
 mc_status url_of_folder(char **out, const char *url, mc_error *err);
-/* Report the files below a folder's URL, as mc_upstream_ops.list. */
-mc_status route_list(struct mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
-                     void *user, const mc_call *call, mc_error *err);
+/* Report the files below a folder's URL, as mc_upstream_ops.list. *from, if not NULL, is set to who reports before he
+ * does. */
+mc_status route_list(mc_upstream **from, struct mc_cache *cache, const char *url,
+                     bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
+                     mc_error *err);
 
 #endif

@@ -150,6 +150,7 @@ struct flight *flight_acquire(struct flight *flight) {
 static void flight_free(struct flight *flight) {
   download_free(flight->download);
   mc_cancel_free(flight->cancel);
+  free(flight->hint);
   mc_request_release(flight->request);
   pthread_mutex_destroy(&flight->lock);
   free(flight->url);
@@ -215,9 +216,9 @@ static void enlist(struct flight *flight, struct mc_request *request) {
   flight->due = deadline_earlier(flight->due, due);
 }
 
-/* A flight that others may join. With cache->lock held. */
+/* A flight that others may join, and that takes over the request's hint. With cache->lock held. */
 static mc_status start_shared(struct flight **out, struct mc_cache *cache, const char *url, const char *key,
-                              mc_error *err) {
+                              struct mc_request *request, mc_error *err) {
   struct flight *flight;
   if (HASH_COUNT(cache->flights) >= cache->options.waiters) { /* prefetches: nobody waits, but each has a descriptor */
     return mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "%u downloads are queued already, the limit; see 'waiters'",
@@ -230,6 +231,8 @@ static mc_status start_shared(struct flight **out, struct mc_cache *cache, const
   flight->joinable = HASH_COUNT(cache->flights) > before;
   if (!flight->joinable) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a flight");
   flight->job.run = fly_job;
+  if (request) flight->hint = request->hint;
+  if (request) request->hint = NULL;
   if (!status) status = work_submit(cache->flight_pool, &flight->job, err);
   if (status) {
     if (flight->joinable) HASH_DEL(cache->flights, flight);
@@ -253,7 +256,10 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
     flight->joinable = false;
     flight = NULL;
   }
-  if (!status && !flight) status = start_shared(&flight, cache, url, key, err);
+  if (flight && !(request && request->hint && flight->hint && hint_same(request->hint, flight->hint))) {
+    flight->unlisted = true;
+  }
+  if (!status && !flight) status = start_shared(&flight, cache, url, key, request, err);
   if (!status) {
     flight->revalidate |= (flags & MC_GET_REVALIDATE) != 0;
     flight->pin |= (flags & MC_GET_PIN) != 0;

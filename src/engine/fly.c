@@ -17,7 +17,8 @@ struct run {
   mc_entry *entry; /* what is known, or NULL */
   mc_file *file;   /* the copy at hand, verified, or NULL */
   mc_claim claim;
-  bool missing; /* the upstream says that it does not exist */
+  bool missing;  /* the upstream says that it does not exist */
+  bool outdated; /* what the hint says is not so any more */
 };
 
 /* ---- publishing ---- */
@@ -112,15 +113,34 @@ static mc_status pin_entry(struct run *run, mc_error *err) {
   return publish(run, entry, true, err);
 }
 
+static bool names_a_version(const mc_validators *validators) {
+  return validators->version[0] || validators->etag[0] || validators->last_modified;
+}
+
 /* The copy at hand is current. */
 static mc_status confirm(struct run *run, const mc_validators *validators, mc_error *err) {
   mc_entry *entry = entry_copy(run->entry);
   if (!entry) return no_entry(err);
   entry->checked_at = clock_wall_ms();
   entry->pinned = wants_pin(run->flight, entry->pinned);
-  if (validators->version[0] || validators->etag[0] || validators->last_modified) entry->validators = *validators;
+  if (names_a_version(validators)) entry->validators = *validators;
   stat_add(run->cache, STAT_REVALIDATIONS, 1);
   return publish(run, entry, true, err);
+}
+
+/* A listing said so, of many at once. The record is left as it is: what it tells is no less true but for a time, and to
+ * write all of them would take longer than to ask. */
+static mc_status confirm_listed(struct run *run, mc_error *err) {
+  mc_entry *entry = entry_copy(run->entry);
+  if (!entry) return no_entry(err);
+  if (entry->checked_at < run->flight->hint->at) entry->checked_at = run->flight->hint->at;
+  entry->pinned = wants_pin(run->flight, entry->pinned);
+  return publish(run, entry, false, err);
+}
+
+/* What the listing said, as long as that is good for all who wait. With cache->lock held. */
+static const struct hint *hint_of(const struct run *run) {
+  return run->flight->unlisted || run->outdated ? NULL : run->flight->hint;
 }
 
 /* The upstream says that it does not exist. */
@@ -170,6 +190,15 @@ static mc_status keep(mc_file **out, struct run *run, const mc_entry *entry, mc_
   return *out ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a file");
 }
 
+/* Publish a file that has come, which becomes the run's. Takes over both. */
+static mc_status take(struct run *run, mc_file *file, mc_entry *entry, mc_error *err) {
+  bool record = mc_file_was_cached(file); /* else it is written already */
+  mc_status status = publish(run, entry, record, err);
+  mc_file_release(status ? file : run->file);
+  if (!status) run->file = file;
+  return status;
+}
+
 /* Bring in what an open source has. */
 static mc_status bring_in(struct run *run, mc_upstream *upstream, mc_source *source, mc_info *info,
                           const mc_open_args *args, mc_error *err) {
@@ -185,49 +214,81 @@ static mc_status bring_in(struct run *run, mc_upstream *upstream, mc_source *sou
     status = download_begin(download, run->flight->key, info, err);
     if (!status) flight_show(run->flight);
     if (!status) status = download_fetch(download, upstream, source, info, args, &digest, err);
+    if (!status && args->listed && names_a_version(&info->validators)) download->validators = info->validators;
     if (!status) entry = entry_of(run, download->size, &download->validators, &digest);
     if (!status && !entry) status = no_entry(err);
     if (!status) status = keep(&file, run, entry, err);
   }
-  if (status) {
-    mc_file_release(file);
-    free(entry);
-    return status;
-  }
-  bool record = mc_file_was_cached(file); /* else it is written already */
-  status = publish(run, entry, record, err);
-  mc_file_release(status ? file : run->file);
-  if (!status) run->file = file;
+  if (!status) return take(run, file, entry, err);
+  mc_file_release(file);
+  free(entry);
   return status;
+}
+
+/* What was listed may be here already, too. *status is set if it is. */
+static bool take_listed(mc_status *status, struct run *run, const mc_listed *listed, mc_error *err) {
+  mc_info info = {.size = listed->size, .has_digest = listed->has_digest, .digest = listed->digest};
+  mc_file *file = NULL;
+  info.validators = listed->validators;
+  if (!take_known(&file, run, &info)) return false;
+  mc_entry *entry = entry_of(run, mc_file_size(file), &listed->validators, mc_file_digest(file));
+  if (!entry) mc_file_release(file);
+  *status = entry ? take(run, file, entry, err) : no_entry(err);
+  return true;
+}
+
+/* What an upstream is told to open a source: its own listing's word where there is one; but not where that leaves open
+ * whether the copy at hand is current, nor of an empty file, of which no read would tell that it has changed. */
+static void set_args(mc_open_args *args, struct run *run, const mc_upstream *upstream) {
+  pthread_mutex_lock(&run->cache->lock);
+  const struct hint *hint = hint_of(run);
+  bool revalidate = run->flight->revalidate;
+  pthread_mutex_unlock(&run->cache->lock);
+  *args = (mc_open_args){.url = run->flight->url,
+                         .progress = flight_peer_progress,
+                         .progress_user = run->flight,
+                         .revalidate = revalidate};
+  bool is_empty = hint && hint->listed.size == 0;
+  if (hint && hint->from == upstream && !is_empty && !(run->file && hint_judge(hint, run->entry) == HINT_SILENT)) {
+    args->listed = &hint->listed;
+  } else if (run->file) {
+    args->known = &run->entry->validators;
+    args->known_size = run->entry->size;
+    args->known_digest = &run->entry->digest;
+  }
+}
+
+/* An upstream that was opened by its listing's word failed in a way that other facts than those explain. */
+static bool listing_failed(mc_status status) {
+  return status == MC_CHANGED || status == MC_NOT_FOUND || status == MC_CORRUPT || status == MC_PROTOCOL;
 }
 
 static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   struct run *run = user;
   struct flight *flight = run->flight;
-  mc_open_args args = {.url = flight->url, .progress = flight_peer_progress, .progress_user = flight};
-  if (run->file) {
-    args.known = &run->entry->validators;
-    args.known_size = run->entry->size;
-    args.known_digest = &run->entry->digest;
-  }
-  pthread_mutex_lock(&run->cache->lock);
-  args.revalidate = flight->revalidate;
-  pthread_mutex_unlock(&run->cache->lock);
+  mc_open_args args;
   mc_source *source = NULL;
   mc_info info = {.size = MC_SIZE_UNKNOWN};
+  mc_status status;
+  set_args(&args, run, upstream);
+  if (args.listed && take_listed(&status, run, args.listed, err)) return status;
   flight_set_phase(flight, MC_PHASE_ASKING, "asking the upstream");
-  mc_status status = upstream->ops->source_open(upstream, &args, &source, &info, &flight->call, err);
+  status = upstream->ops->source_open(upstream, &args, &source, &info, &flight->call, err);
   run->missing = status == MC_NOT_FOUND;
-  if (status) return status;
-  if (info.unchanged && run->file) {
+  if (!status && info.unchanged && run->file) {
     status = confirm(run, &info.validators, err);
-  } else if (info.unchanged || !source) {
+  } else if (!status && (info.unchanged || !source)) {
     status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s gave no content, though there is no copy", upstream->ops->name);
-  } else {
+  } else if (!status) {
     status = bring_in(run, upstream, source, &info, &args, err);
   }
   if (source) upstream->ops->source_close(source);
-  if (status == MC_NOT_FOUND) { /* of something else than the URL: only opening it tells that */
+  if (args.listed && listing_failed(status)) { /* it is asked again, and not by the listing */
+    run->outdated = true;
+    status = MC_CHANGED;
+    if (err) err->status = status;
+  }
+  if (status == MC_NOT_FOUND && !run->missing) { /* of something else than the URL: only opening it tells that */
     status = MC_UNAVAILABLE;
     if (err) err->status = status;
   }
@@ -281,9 +342,37 @@ static bool has_news(struct run *run) {
   return news;
 }
 
-static mc_status bring_up_to_date(struct run *run, bool current, mc_error *err) {
+/* What is to be done: give what is at hand as it is, pin or unpin it, note that a listing confirmed it, or ask. */
+enum plan { PLAN_GIVE, PLAN_PIN, PLAN_CONFIRM, PLAN_ASK };
+
+static enum plan make_plan(struct run *run) {
+  struct mc_cache *cache = run->cache;
+  struct flight *flight = run->flight;
+  const mc_entry *entry = run->entry;
+  enum plan plan = PLAN_ASK;
+  if (!entry || !(run->file || entry->missing)) return PLAN_ASK;
+  bool fresh = entry_is_fresh(cache, entry);
+  pthread_mutex_lock(&cache->lock);
+  const struct hint *hint = hint_of(run);
+  enum hint_says says = hint_judge(hint, entry);
+  bool pins = flight->pin || flight->unpin;
+  if (flight->revalidate || says == HINT_OTHER || (hint && entry->missing)) fresh = false;
+  if (says == HINT_SAME && !hint->from) fresh = true;
+  if (fresh) {
+    plan = !pins ? PLAN_GIVE : run->file ? PLAN_PIN : PLAN_ASK;
+  } else if (says == HINT_SAME) {
+    plan = PLAN_CONFIRM;
+  }
+  if (plan == PLAN_GIVE || plan == PLAN_CONFIRM) flight->settled = true;
+  pthread_mutex_unlock(&cache->lock);
+  return plan;
+}
+
+static mc_status bring_up_to_date(struct run *run, enum plan plan, mc_error *err) {
   flight_set_claim(run->flight, run->claim.token);
-  mc_status status = current ? pin_entry(run, err) : route_ask(run->flight, run->download, attempt, run, err);
+  mc_status status = plan == PLAN_CONFIRM ? confirm_listed(run, err)
+                     : plan == PLAN_PIN   ? pin_entry(run, err)
+                                          : route_ask(run->flight, run->download, attempt, run, err);
   flight_set_claim(run->flight, 0);
   if (status == MC_NOT_FOUND && run->missing) remember_missing(run);
   return status;
@@ -304,21 +393,15 @@ static mc_status fly(struct run *run, mc_error *err) {
   for (;;) {
     mc_status status = look(run, err);
     if (status) return status;
-    bool fresh = run->entry && entry_is_fresh(cache, run->entry);
-    bool enough = fresh && (run->file || run->entry->missing);
-    pthread_mutex_lock(&cache->lock);
-    if (flight->revalidate) fresh = false;
-    if (!fresh || flight->pin || flight->unpin) enough = false;
-    if (enough) flight->settled = true;
-    pthread_mutex_unlock(&cache->lock);
-    if (enough && run->file) return MC_OK;
-    if (enough) {
+    enum plan plan = make_plan(run);
+    if (plan == PLAN_GIVE && run->file) return MC_OK;
+    if (plan == PLAN_GIVE) {
       return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
     }
     status = ops->claim(cache->coordination, flight->key, &run->claim, err);
     if (status) return status;
     if (run->claim.granted) {
-      if (!has_news(run)) return bring_up_to_date(run, fresh && run->file, err);
+      if (!has_news(run)) return bring_up_to_date(run, plan, err);
       give_claim_back(run);
       continue;
     }

@@ -32,6 +32,7 @@ void mc_request_release(mc_request *request) {
   if (!request || atomic_fetch_sub_explicit(&request->references, 1, memory_order_acq_rel) != 1) return;
   free(request->url);
   free(request->path);
+  free(request->hint);
   free(request);
 }
 
@@ -182,7 +183,8 @@ static void cached_job(struct work_job *job) {
 static bool try_at_hand(struct mc_request *request) {
   struct mc_cache *cache = request->cache;
   uint32_t flags = request->options.flags;
-  if (flags & (MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN)) return false;
+  if (flags & (MC_GET_PIN | MC_GET_UNPIN)) return false;
+  if (flags & MC_GET_REVALIDATE && !request->hint) return false;
   if (cache->coordination->ops->flags & MC_COORDINATION_SHARED) return false; /* a look-up may block */
   mc_entry *entry = NULL;
   mc_file *file = NULL;
@@ -190,13 +192,16 @@ static bool try_at_hand(struct mc_request *request) {
   mc_error error = MC_ERROR_INIT;
   bool ended = false;
   if (cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) return false;
-  bool fresh = entry_is_fresh(cache, entry);
-  bool stale = !fresh && cache->options.stale_while_revalidate && entry->has_digest;
-  if (entry->missing && fresh) {
+  enum hint_says says = hint_judge(request->hint, entry);
+  bool fresh = entry_is_fresh(cache, entry) && !(flags & MC_GET_REVALIDATE) && says != HINT_OTHER;
+  bool stale = !fresh && cache->options.stale_while_revalidate && entry->has_digest && !request->hint;
+  if (says == HINT_SAME && !request->hint->from) fresh = true; /* enough for this caller, and no news for others */
+  if (entry->missing && fresh && !request->hint) {
     mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
     request_end(request, MC_NOT_FOUND, NULL, &error);
     ended = true;
-  } else if ((fresh || stale) && file_open(&file, cache, entry, true, &damaged, NULL, &error) == MC_OK) {
+  } else if ((fresh || stale) && !entry->missing &&
+             file_open(&file, cache, entry, true, &damaged, NULL, &error) == MC_OK) {
     stat_add(cache, STAT_HITS, 1);
     if (stale) {
       stat_add(cache, STAT_STALE, 1);
@@ -221,6 +226,7 @@ static mc_status request_new(struct mc_request **out, struct mc_cache *cache, co
   request->deadline = deadline_in_ms(request->options.timeout_ms);
   request->done = done;
   request->user = user;
+  request->options.listed = NULL; /* was copied, if it is looked at */
   mc_status status = url_normalise(&request->url, url, err);
   if (!status) key_of_url(request->key, request->url);
   if (!status && request->options.path && request->options.buffer) {
@@ -242,11 +248,15 @@ static mc_status request_new(struct mc_request **out, struct mc_cache *cache, co
   return MC_OK;
 }
 
-mc_status mc_get_start(mc_request **out, mc_cache *cache, const char *url, const mc_get_options *options, mc_done done,
-                       void *user, mc_error *err) {
+mc_status request_start(mc_request **out, struct mc_cache *cache, const char *url, const mc_get_options *options,
+                        struct hint *hint, mc_done done, void *user, mc_error *err) {
   struct mc_request *request = NULL;
   mc_status status = request_new(&request, cache, url, options, done, user, err);
-  if (status) return status;
+  if (status) {
+    free(hint);
+    return status;
+  }
+  request->hint = hint;
   stat_add(cache, STAT_GETS, 1);
   if (out) {
     *out = request;
@@ -266,6 +276,18 @@ mc_status mc_get_start(mc_request **out, mc_cache *cache, const char *url, const
     }
   }
   return MC_OK;
+}
+
+mc_status mc_get_start(mc_request **out, mc_cache *cache, const char *url, const mc_get_options *options, mc_done done,
+                       void *user, mc_error *err) {
+  struct hint *hint = NULL;
+  mc_get_options own;
+  mc_get_options_init(&own);
+  if (options) copy_options(&own, options);
+  if (own.listed && !(hint = hint_new(own.listed, NULL, 0))) {
+    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
+  }
+  return request_start(out, cache, url, &own, hint, done, user, err);
 }
 
 /* ---- leaving ---- */

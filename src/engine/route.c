@@ -135,14 +135,16 @@ static bool pass_on(void *user, const mc_listed *listed) {
   return listing->visit(listing->user, listed);
 }
 
-mc_status route_list(struct mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
-                     void *user, const mc_call *call, mc_error *err) {
+mc_status route_list(mc_upstream **from, struct mc_cache *cache, const char *url,
+                     bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
+                     mc_error *err) {
   mc_upstream *upstreams[MAX_UPSTREAMS];
   size_t count, most = (size_t)cache->options.tree_files;
   struct listing listing = {visit, user, false};
   mc_status status = route(upstreams, &count, cache, url, err);
   for (size_t i = 0; i < count && !status; i++) {
     const mc_upstream_ops *ops = upstreams[i]->ops;
+    if (from) *from = upstreams[i];
     status = ops->list ? ops->list(upstreams[i], url, most, pass_on, &listing, call, err)
                        : mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "%s can't list folders", ops->name);
     if (!status) break;

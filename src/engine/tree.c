@@ -28,7 +28,8 @@ void mc_tree_options_init(mc_tree_options *options) {
 }
 
 struct tree_file {
-  char *path; /* relative */
+  char *path;       /* relative */
+  mc_listed listed; /* what the listing said of it */
   uint64_t size;
   mc_digest digest;
   struct tree *tree;
@@ -43,6 +44,8 @@ struct tree {
   mc_tree_options options;
   struct tree_file *files;
   size_t count, capacity;
+  mc_upstream *from;    /* who listed them, */
+  int64_t listed_at;    /* and when, or later */
   char *stage;          /* the folder of the version in the making */
   uint64_t total;       /* bytes, as far as the listing told */
   pthread_mutex_t lock; /* a leaf */
@@ -71,7 +74,7 @@ static bool add_file(void *user, const mc_listed *listed) {
     tree->status = mc_error_set(&tree->error, MC_NO_MEMORY, "tree", "no memory for a tree's list of files");
     return false;
   }
-  tree->files[tree->count++] = (struct tree_file){.path = path, .size = listed->size};
+  tree->files[tree->count++] = (struct tree_file){.path = path, .listed = *listed};
   if (listed->size != MC_SIZE_UNKNOWN) tree->total += listed->size;
   return true;
 }
@@ -172,8 +175,13 @@ static void start_file(struct tree *tree, struct tree_file *file, int64_t deadli
   pthread_mutex_unlock(&tree->lock);
   mc_status status = mc_call_check(&call, &error);
   char *url = url_join(tree->url, file->path);
-  if (!status && !url) status = mc_error_set(&error, MC_NO_MEMORY, "tree", "no memory for a URL");
-  if (!status) status = mc_get_start(&file->request, tree->cache, url, &options, file_done, file, &error);
+  struct hint *hint = hint_new(&file->listed, tree->from, tree->listed_at);
+  if (!status && !(url && hint)) status = mc_error_set(&error, MC_NO_MEMORY, "tree", "no memory for a file's request");
+  if (status) {
+    free(hint);
+  } else {
+    status = request_start(&file->request, tree->cache, url, &options, hint, file_done, file, &error);
+  }
   free(url);
   if (status) file_end(file, status, &error);
 }
@@ -452,7 +460,8 @@ static mc_status renew(mc_tree_result *out, struct tree *tree, const char *path,
                         "%s is there already and is not a tree of this cache; name a path that is free", path);
   }
   mc_error error = MC_ERROR_INIT;
-  mc_status status = route_list(tree->cache, tree->url, add_file, tree, call, &error);
+  tree->listed_at = clock_wall_ms();
+  mc_status status = route_list(&tree->from, tree->cache, tree->url, add_file, tree, call, &error);
   if (status && keep_before(out, tree, path, versions, status, error.message)) return MC_OK;
   if (status && err) *err = error;
   if (!status) status = check_files(tree, err);

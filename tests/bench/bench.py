@@ -41,6 +41,8 @@ from measure import (  # noqa: E402
 )
 from report import markdown, plot  # noqa: E402
 
+import stores_bench  # noqa: E402
+
 PROGRAMS = BUILD / "tests" / "bench"
 
 
@@ -93,14 +95,19 @@ class Bench:
             origin.serve(model)
         return origin, model
 
-    def server(self, *args):
+    def server(self, *args, env=None):
         self.numbers += 1
-        return Modelcached(self.processes, self.folder / f"server{self.numbers}", args).start()
+        return Modelcached(self.processes, self.folder / f"server{self.numbers}", args, env).start()
 
     def client(self, server, **env):
         self.numbers += 1
         env = {"MODELCACHE_ENDPOINT": server.endpoint, "MODELCACHE_STORAGE": "none"} | env
         return Command(self.processes, self.folder / f"client{self.numbers}", env)
+
+    def alone(self, env):
+        """A command that is a cache of its own."""
+        self.numbers += 1
+        return Command(self.processes, self.folder / f"alone{self.numbers}", env)
 
     def check(self, path, model):
         if sha256(path) != sha256(model):
@@ -310,6 +317,17 @@ class Bench:
         server.stop()
         nginx.stop()
 
+    # ---- (e) object stores: see stores_bench.py ----
+
+    def s3(self):
+        stores_bench.one_object(self)
+
+    def s3_tree(self):
+        stores_bench.small_files(self)
+
+    def s3_memory(self):
+        stores_bench.memory(self)
+
     def waiting(self):
         """10,000 callers wait for one download that does not end."""
         count = 1000 if self.options.quick else 10000
@@ -345,7 +363,7 @@ def holder(server, url, count, connections):
     return subprocess.Popen([str(arg) for arg in args], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
-PARTS = ("hot", "cold", "herd", "rpc", "waiting")
+PARTS = ("hot", "cold", "herd", "rpc", "waiting", "s3", "s3_tree", "s3_memory")
 
 
 def main():

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define MAX_CONNECTIONS 1024
-#define MAX_PAGES       64
+#define MAX_PAGES       128
 #define MAX_HEAD        16384
 #define SEND_BLOCK      ((size_t)64 << 10)
 
@@ -24,6 +24,7 @@ struct page {
   size_t size;
   unsigned version;
   struct http_behaviour behaviour;
+  bool about; /* as it was asked for */
 };
 
 struct connection {
@@ -35,6 +36,7 @@ struct connection {
 struct http_origin {
   int fd;
   uint16_t port;
+  const struct http_face *face; /* or NULL */
   pthread_t thread;
   pthread_mutex_t lock;
   bool stopping;
@@ -54,7 +56,7 @@ static struct page *find(struct http_origin *origin, const char *path) {
   return NULL;
 }
 
-void http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size) {
+unsigned http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size) {
   pthread_mutex_lock(&origin->lock);
   struct page *page = find(origin, path);
   if (!page) {
@@ -65,8 +67,13 @@ void http_origin_put(struct http_origin *origin, const char *path, const void *d
   }
   page->data = data;
   page->size = size;
-  page->version = ++origin->versions;
+  unsigned version = page->version = ++origin->versions;
   pthread_mutex_unlock(&origin->lock);
+  return version;
+}
+
+void http_origin_speak(struct http_origin *origin, const struct http_face *face) {
+  origin->face = face;
 }
 
 void http_origin_remove(struct http_origin *origin, const char *path) {
@@ -86,11 +93,16 @@ void http_origin_behave(struct http_origin *origin, const char *path, const stru
 }
 
 /* The page as it is answered to this request; uses up one of its behaviour's times. */
-static bool take_page(struct http_origin *origin, const char *path, bool is_get, struct page *out) {
+static bool take_page(struct http_origin *origin, const char *target, bool is_get, struct page *out) {
+  struct http_asked asked = {.version = 0};
+  bool known = !origin->face || origin->face->read(&asked, target);
+  if (!origin->face) snprintf(asked.path, sizeof(asked.path), "%.255s", target);
   pthread_mutex_lock(&origin->lock);
   origin->counts.requests++;
-  struct page *page = find(origin, path);
+  struct page *page = known ? find(origin, asked.path) : NULL;
+  if (page && asked.version && asked.version != page->version) page = NULL;
   if (page) *out = *page;
+  out->about = asked.about;
   bool counts_down = page && page->behaviour.times && (page->behaviour.status || (page->behaviour.cuts && is_get));
   if (counts_down && --page->behaviour.times == 0) page->behaviour.status = page->behaviour.cuts = 0;
   pthread_mutex_unlock(&origin->lock);
@@ -115,7 +127,8 @@ static void wait_until_it_has_gone(int fd) {
   while (recv(fd, scrap, sizeof(scrap), 0) > 0) continue;
 }
 
-static void count_body(struct http_origin *origin, size_t size) {
+static void count_body(struct http_origin *origin, const struct page *page, size_t size) {
+  if (page->about) return;
   pthread_mutex_lock(&origin->lock);
   origin->counts.body_bytes += size;
   pthread_mutex_unlock(&origin->lock);
@@ -135,7 +148,7 @@ static bool send_body(struct connection *connection, const struct page *page, si
     }
     if (!send_all(connection->fd, page->data + at, size)) return false;
     if (how->chunked && !send_all(connection->fd, "\r\n", 2)) return false;
-    count_body(connection->origin, size);
+    count_body(connection->origin, page, size);
     at += size;
   }
   if (how->chunked && !stops) return send_all(connection->fd, "0\r\n\r\n", 5);
@@ -172,6 +185,10 @@ static bool answer(struct connection *connection, const struct page *page, bool 
   strftime(when, sizeof(when), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&modified, &date));
   size_t used = (size_t)snprintf(text, sizeof(text), "HTTP/1.1 %s\r\nETag: \"v%u\"\r\nLast-Modified: %s\r\n",
                                  fields >= 1 ? "206 Partial Content" : "200 OK", page->version, when);
+  const struct http_face *face = connection->origin->face;
+  if (face) {
+    used += (size_t)snprintf(text + used, sizeof(text) - used, "%s: %u\r\n", face->version_field, page->version);
+  }
   if (takes_ranges) used += (size_t)snprintf(text + used, sizeof(text) - used, "Accept-Ranges: bytes\r\n");
   if (fields >= 1) {
     used += (size_t)snprintf(text + used, sizeof(text) - used, "Content-Range: bytes %zu-%zu/%zu\r\n", from, to - 1,
@@ -211,11 +228,11 @@ static const char *header_of(const char *head, const char *name) {
 
 static void *connection_main(void *arg) {
   struct connection *connection = arg;
-  char *head = malloc(MAX_HEAD), method[8], path[256];
+  char *head = malloc(MAX_HEAD), method[8], target[1024];
   while (read_head(connection->fd, head)) {
-    if (sscanf(head, "%7s %255s ", method, path) != 2) break;
+    if (sscanf(head, "%7s %1023s ", method, target) != 2) break;
     struct page page;
-    bool is_get = strcmp(method, "GET") == 0, found = take_page(connection->origin, path, is_get, &page);
+    bool is_get = strcmp(method, "GET") == 0, found = take_page(connection->origin, target, is_get, &page);
     bool goes_on = found ? answer(connection, &page, is_get, header_of(head, "Range")) : send_error(connection, 404);
     if (!goes_on) break;
   }

@@ -35,9 +35,26 @@ struct http_origin *http_origin_start(void);
 void http_origin_stop(struct http_origin *origin);
 uint16_t http_origin_port(const struct http_origin *origin);
 
+/* What a request asks for, where services have more than pages at paths. */
+struct http_asked {
+  char path[256];   /* of the page */
+  unsigned version; /* that is wanted: another is not there; 0: any */
+  bool about;       /* it tells of others: its bytes are not counted */
+};
+
+/* How a service is spoken to. */
+struct http_face {
+  /* What the target of a request ("/a/b?c") asks for. false: nothing that is there. From any thread. */
+  bool (*read)(struct http_asked *out, const char *target);
+  const char *version_field; /* a field of heads that has the version's number */
+};
+
+/* Before anything is asked. The face lives as long as the origin. */
+void http_origin_speak(struct http_origin *origin, const struct http_face *face);
+
 /* Put a page at `path` ("/a/b", as it stands in the request), or another in its place with another ETag and date. The
- * data is not copied; it lives as long as the origin. Pages are few: MAX_PAGES. */
-void http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size);
+ * data is not copied; it lives as long as the origin. Pages are few: MAX_PAGES. The number of its version. */
+unsigned http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size);
 void http_origin_remove(struct http_origin *origin, const char *path);
 void http_origin_behave(struct http_origin *origin, const char *path, const struct http_behaviour *behaviour);
 

@@ -320,6 +320,7 @@ static void test_unchanged(void **state) {
   close_source(world, source);
   mc_validators known = info.validators;
   mc_open_args args = {.url = url, .known = &known, .known_size = SIZE, .known_digest = &things[0].digest};
+  if (world->ops->counts) await_counts(world, 0, SIZE); /* which are counted once they are sent */
   uint64_t bytes = counts_of(world).bytes;
   source = (mc_source *)&info; /* to be set */
   memset(&info, 0xAA, sizeof(info));
@@ -948,7 +949,7 @@ static void test_closed_after_each_failure(void **state) {
 struct listing {
   unsigned count, most;
   char paths[16][64];
-  uint64_t sizes[16];
+  mc_listed listed[16];
 };
 
 static bool visit(void *user, const mc_listed *listed) {
@@ -956,7 +957,8 @@ static bool visit(void *user, const mc_listed *listed) {
   assert_true(listing->count < 16);
   assert_true(path_is_safe(listed->path));
   snprintf(listing->paths[listing->count], sizeof(listing->paths[0]), "%s", listed->path);
-  listing->sizes[listing->count++] = listed->size;
+  listing->listed[listing->count] = *listed;
+  listing->listed[listing->count++].path = "";
   return listing->count < listing->most;
 }
 
@@ -986,7 +988,7 @@ static void test_list(void **state) {
     for (unsigned j = 0; j < listing.count; j++) {
       if (strcmp(listing.paths[j], tree[i] + 2) != 0) continue;
       found++;
-      assert_true(listing.sizes[j] == SIZE || listing.sizes[j] == MC_SIZE_UNKNOWN);
+      assert_true(listing.listed[j].size == SIZE || listing.listed[j].size == MC_SIZE_UNKNOWN);
       /* What is listed can be got, by the path as it is told. */
       mc_info info;
       char *url = url_join(url_of(world, "d/"), listing.paths[j]);
@@ -999,6 +1001,74 @@ static void test_list(void **state) {
   }
   assert_int_equal(list(world, "d/1/", 100, &listing), MC_OK);
   assert_int_equal(listing.count, 2);
+}
+
+/* What a listing tells is what there is, in the words of who is asked for it. */
+static void assert_agrees(const mc_listed *listed, const mc_info *info) {
+  const mc_validators *told = &listed->validators, *known = &info->validators;
+  if (*told->version && *known->version) assert_string_equal(told->version, known->version);
+  if (*told->etag && *known->etag) assert_string_equal(told->etag, known->etag);
+  if (told->last_modified && known->last_modified) assert_int_equal(told->last_modified, known->last_modified);
+  if (listed->has_digest && info->has_digest) assert_true(mc_digest_equal(&listed->digest, &info->digest));
+}
+
+static mc_status open_listed(struct world *world, const char *url, const mc_listed *listed, mc_source **source,
+                             mc_info *info) {
+  mc_open_args args = {.url = url, .listed = listed};
+  *source = NULL;
+  memset(info, 0xAA, sizeof(*info));
+  return world->upstream_ops->source_open(world->upstream, &args, source, info, &no_limits, NULL);
+}
+
+static void test_listed_is_opened(void **state) {
+  struct world *world = *state;
+  if (!world->upstream_ops->list) skip();
+  for (size_t i = 0; i < TREE; i++) put(world, tree[i], &things[0]);
+  struct listing listing = {.most = 100};
+  assert_int_equal(list(world, "d/", TREE, &listing), MC_OK);
+  for (unsigned i = 0; i < listing.count; i++) {
+    mc_info stat, info;
+    mc_source *source;
+    char *url = url_join(url_of(world, "d/"), listing.paths[i]);
+    assert_int_equal(try_stat(world, url, &stat), MC_OK);
+    assert_agrees(&listing.listed[i], &stat);
+    assert_int_equal(open_listed(world, url, &listing.listed[i], &source, &info), MC_OK);
+    assert_true(names_a_version(&info.validators));
+    assert_agrees(&listing.listed[i], &info);
+    assert_true(info.size == SIZE || info.size == MC_SIZE_UNKNOWN);
+    assert_int_equal(read_whole(world, source, &things[0]), MC_OK);
+    close_source(world, source);
+    free(url);
+  }
+}
+
+/* Another content is there than was listed, or none: that is told, or it is what is read, as a whole. */
+static void test_listed_is_out_of_date(void **state) {
+  struct world *world = *state;
+  if (!world->upstream_ops->list) skip();
+  const struct thing *others[] = {&things[1], &shorter, NULL};
+  for (size_t i = 0; i < 3; i++) {
+    const char *url = put(world, "d/a.bin", &things[0]);
+    struct listing listing = {.most = 100};
+    mc_info info;
+    mc_source *source;
+    assert_int_equal(list(world, "d/", 100, &listing), MC_OK);
+    assert_int_equal(listing.count, 1);
+    if (others[i]) put(world, "d/a.bin", others[i]);
+    if (!others[i]) world->ops->remove(world->origin, "d/a.bin");
+    mc_status status = open_listed(world, url, &listing.listed[0], &source, &info);
+    if (status) {
+      assert_true(status == MC_CHANGED || (status == MC_NOT_FOUND && !others[i]));
+      continue;
+    }
+    status = read_range(world, source, others[i] ? others[i] : &nothing, 0, info.size, SCRATCH);
+    close_source(world, source);
+    if (status) {
+      assert_true(status == MC_CHANGED || (status == MC_PROTOCOL && others[i] == &shorter));
+    } else { /* read_range has compared it */
+      assert_true(others[i] && info.size == others[i]->size);
+    }
+  }
 }
 
 static void test_list_has_a_limit(void **state) {
@@ -1055,6 +1125,35 @@ static bool visit_entry(void *user, const mc_entry *entry) {
   return ++entries->count < entries->most;
 }
 
+/* ---- explaining ---- */
+
+static void check_told(const struct world *world, const char *text, size_t size) {
+  assert_non_null(memchr(text, 0, size));
+  for (; *text; text++) assert_true((unsigned char)*text >= 0x20 && *text != 0x7f);
+  for (size_t i = 0; i < world->config.credentials_count; i++) {
+    const mc_credentials *credentials = &world->config.credentials[i];
+    for (size_t k = 0; k < credentials->count; k++) {
+      if (strstr(credentials->settings[k].key, "secret")) assert_null(strstr(text, credentials->settings[k].value));
+    }
+  }
+}
+
+static void test_explain(void **state) {
+  struct world *world = *state;
+  if (!world->upstream_ops->explain) skip();
+  const char *url = put(world, "a.bin", &things[0]);
+  unsigned requests = counts_of(world).requests;
+  mc_access access;
+  memset(&access, 0xee, sizeof(access));
+  assert_int_equal(world->upstream_ops->explain(world->upstream, url, &access, &no_limits, NULL), MC_OK);
+  assert_true(*access.endpoint && *access.credentials);
+  assert_true(access.expires_at >= 0);
+  check_told(world, access.endpoint, sizeof(access.endpoint));
+  check_told(world, access.credentials, sizeof(access.credentials));
+  check_told(world, access.identity, sizeof(access.identity));
+  if (world->ops->counts) assert_int_equal(counts_of(world).requests, requests); /* nothing is asked of the origin */
+}
+
 static void test_cache(void **state) {
   struct world *world = *state;
   const mc_upstream_cache_ops *ops = world->upstream_ops->cache;
@@ -1083,6 +1182,16 @@ static void test_cache(void **state) {
   assert_int_equal(ops->status(world->upstream, &json, &no_limits, NULL), MC_OK);
   assert_true(json && json[0] == '{');
   free(json);
+  if (!ops->check) return;
+  mc_origin_check found;
+  world->ops->expect(world->origin, REQUEST_CHECK);
+  memset(&found, 0xee, sizeof(found));
+  assert_int_equal(ops->check(world->upstream, url, &found, &no_limits, NULL), MC_OK);
+  assert_int_equal(found.struct_size, sizeof(found));
+  assert_string_equal(found.upstream, "http");
+  assert_int_equal(found.error.status, MC_NOT_FOUND);
+  assert_string_equal(found.error.message, "there is no such file");
+  assert_true(found.size == MC_SIZE_UNKNOWN);
 }
 
 static void test_cache_ends(void **state) {
@@ -1152,10 +1261,13 @@ static int run(const struct origin_ops *ops) {
       TEST(test_late_facts),
       TEST(test_closed_after_each_failure),
       TEST(test_list),
+      TEST(test_listed_is_opened),
+      TEST(test_listed_is_out_of_date),
       TEST(test_list_has_a_limit),
       TEST(test_list_stops),
       TEST(test_list_of_nothing),
       TEST(test_list_that_leaves_the_tree),
+      TEST(test_explain),
       TEST(test_cache),
       TEST(test_cache_ends),
   };
@@ -1173,7 +1285,9 @@ int main(void) {
   for (unsigned i = 0; i < THINGS; i++) make_thing(&things[i], i + 1, SIZE);
   make_thing(&shorter, 3, SIZE / 2);
   make_thing(&nothing, 0, 0);
-  const struct origin_ops *const origins[] = {&file_origin, &http_origin, &cluster_origin};
+  const struct origin_ops *const origins[] = {
+      &file_origin, &http_origin, &s3_origin, &gcs_origin, &azure_origin, &cluster_origin,
+  };
   int failed = 0;
   for (size_t i = 0; i < sizeof(origins) / sizeof(*origins); i++) failed += run(origins[i]);
   for (unsigned i = 0; i < THINGS; i++) free_thing(&things[i]);

@@ -393,10 +393,16 @@ static void answer_list(struct origin *origin, struct peer_call *call, const cha
     any = true;
     Modelcache__V1__ListResponse response = MODELCACHE__V1__LIST_RESPONSE__INIT;
     Modelcache__V1__Listed listed = MODELCACHE__V1__LISTED__INIT, *pointer = &listed;
+    Modelcache__V1__Entry message;
+    Modelcache__V1__Validators validators;
+    char etag[16];
     listed.path = entry->misleading ? (char *)"a/../../etc/passwd" : (char *)entry->path + strlen(folder);
     if (entry->thing) {
       listed.has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
       listed.size = entry->thing->size;
+      entry_message(&message, entry, "", &validators, etag);
+      listed.validators = &validators;
+      listed.digest = message.digest;
     }
     response.n_listed = 1;
     response.listed = &pointer;
@@ -410,6 +416,7 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   Modelcache__V1__ListResponse list = MODELCACHE__V1__LIST_RESPONSE__INIT;
   Modelcache__V1__EvictResponse evict = MODELCACHE__V1__EVICT_RESPONSE__INIT;
   Modelcache__V1__StatusResponse status = MODELCACHE__V1__STATUS_RESPONSE__INIT;
+  Modelcache__V1__CheckOriginResponse check = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
   Modelcache__V1__Entry message, *pointer = &message;
   Modelcache__V1__Validators validators;
   char etag[16], url[2 * MAX_NAME];
@@ -417,6 +424,9 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   list.n_entries = 1;
   evict.bytes = EVICTED_BYTES;
   status.json = (char *)"{\"well\":true}";
+  check.upstream = (char *)"http";
+  check.status = (char *)"not_found";
+  check.message = (char *)"there is no such file";
   for (unsigned i = 0; request == REQUEST_ENTRIES && i < origin->count; i++) { /* put in order by the test */
     snprintf(url, sizeof(url), "%s%s", origin->root, origin->entries[i].path);
     if (strncmp(url, prefix, strlen(prefix)) != 0) continue;
@@ -426,6 +436,7 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   if (request == REQUEST_PREFETCH) peer_send(call, "", 0);
   if (request == REQUEST_EVICT) send_message(call, &evict.base);
   if (request == REQUEST_STATUS) send_message(call, &status.base);
+  if (request == REQUEST_CHECK) send_message(call, &check.base);
   peer_finish(call, 0, NULL);
 }
 

@@ -27,7 +27,7 @@ enum how {
 };
 
 /* To a cache, where the request alone does not say what it is. */
-enum request { REQUEST_ANY, REQUEST_ENTRIES, REQUEST_PREFETCH, REQUEST_EVICT, REQUEST_STATUS };
+enum request { REQUEST_ANY, REQUEST_ENTRIES, REQUEST_PREFETCH, REQUEST_EVICT, REQUEST_STATUS, REQUEST_CHECK };
 #define EVICTED_BYTES 4711 /* what it answers */
 
 struct counts {
@@ -57,6 +57,6 @@ struct origin_ops {
   struct counts (*counts)(struct origin *origin);
 };
 
-extern const struct origin_ops file_origin, http_origin, cluster_origin;
+extern const struct origin_ops file_origin, http_origin, s3_origin, gcs_origin, azure_origin, cluster_origin;
 
 #endif

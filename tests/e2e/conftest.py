@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from harness import MODELCACHE, MODELCACHED, ROOT, Command, Modelcached, Nginx, Origin, Processes  # noqa: E402
+from stores import MAKES, S3_MAKES, SERVERS  # noqa: E402
 
 
 def pytest_configure(config):
@@ -118,6 +119,69 @@ def client(make_client, server):
 def local(make_client):
     """A modelcache command with a cache of its own and no server."""
     return make_client()
+
+
+# ---- object stores ----
+
+
+@pytest.fixture(scope="session")
+def store_server():
+    """A function that gives the server of a make, which it starts the first time."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="modelcache-stores-"))
+    processes, servers = Processes(), {}
+
+    def get(make):
+        if make not in servers:
+            servers[make] = SERVERS[make](processes, folder / make).start()
+        return servers[make]
+
+    yield get
+    processes.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def make_store(store_server):
+    """A function that makes a bucket, a container or a repository of its own on the server of a make."""
+    stores = []
+
+    def make(name):
+        stores.append(store_server(name).store())
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture(params=MAKES)
+def store(request, make_store):
+    """A store of each make."""
+    return make_store(request.param)
+
+
+@pytest.fixture(params=S3_MAKES)
+def s3(request, make_store):
+    """A bucket on each S3 server."""
+    return make_store(request.param)
+
+
+@pytest.fixture
+def gcs(make_store):
+    """A bucket of Google's kind."""
+    return make_store("gcs")
+
+
+@pytest.fixture
+def azure(make_store):
+    """A container of Azure's kind."""
+    return make_store("azure")
+
+
+@pytest.fixture
+def hf(make_store):
+    """A repository on a hub of its own."""
+    return make_store("hf")
 
 
 # ---- the control plane, from its .proto files alone ----

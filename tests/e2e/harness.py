@@ -91,8 +91,9 @@ def free_port():
 
 
 def clean_environment(home, extra=None):
-    """This process's environment without what would change how modelcache or curl behave."""
-    dropped = re.compile(r"(MODELCACHE_.*|.*_proxy|.*_PROXY|CURL_.*|SSL_CERT_.*|NOTIFY_SOCKET|XDG_.*)$")
+    """This process's environment without what would change how modelcache, curl or a store's client behave."""
+    stores = r"AWS_.*|AZURE_.*|GOOGLE_.*|STORAGE_.*|GCE_METADATA_.*|HF_.*|HUGGING_FACE_.*|TRITON_.*"
+    dropped = re.compile(rf"(MODELCACHE_.*|.*_proxy|.*_PROXY|CURL_.*|SSL_CERT_.*|NOTIFY_SOCKET|XDG_.*|{stores})$")
     env = {name: value for name, value in os.environ.items() if not dropped.match(name)}
     env.update(HOME=str(home), XDG_CACHE_HOME=str(pathlib.Path(home) / ".cache"), LC_ALL="C.UTF-8")
     env.update({name: str(value) for name, value in (extra or {}).items()})

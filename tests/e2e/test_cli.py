@@ -34,7 +34,7 @@ from harness import (
 )
 
 NOWHERE = "http://127.0.0.1:1/model.bin"
-COMMANDS = ["get", "tree", "stat", "ls", "prefetch", "evict", "status"]
+COMMANDS = ["get", "tree", "stat", "ls", "prefetch", "evict", "origins", "status"]
 
 
 class Terminal:
@@ -343,6 +343,8 @@ def test_json_is_as_documented(nginx, make_client, server, folder, where):
     below = rows("ls", "--origin", nginx.url("dir/"))
     assert sorted(row["path"] for row in below) == ["model.bin", "other.bin"]
     assert below[0].keys() == documented("ls --origin")
+    (check,) = rows("origins", "check", url)
+    assert check.keys() == documented("origins check")
     (prefetch,) = rows("prefetch", url)
     assert prefetch.keys() == documented("prefetch")
     (status,) = rows("status")

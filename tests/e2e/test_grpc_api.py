@@ -181,6 +181,38 @@ def test_revalidate(nginx, stub, pb):
     assert ticket_of(fetch(stub, pb, nginx.url("model.bin"), revalidate=True)).digest.hex() == new.sha256
 
 
+def test_what_was_listed_need_not_be_asked(nginx, make_server, dial, pb):
+    """A caller says which version a listing told him of: to him it will do, and others get nothing wrong for it."""
+    stub = dial(make_server("--revalidate-after", "1ms"))
+    model = nginx.model("model.bin", 1000, seed=1)
+    other = nginx.model("other.bin", 1000, seed=2)
+    url = nginx.url("model.bin")
+    first = ticket_of(fetch(stub, pb, url))
+    fetch(stub, pb, nginx.url("other.bin"))
+
+    def asked():
+        return len(nginx.requests("model.bin"))
+
+    before = asked()
+    listed = pb.Listed(size=1000, validators=first.validators)
+    assert ticket_of(fetch(stub, pb, url, listed=listed)).digest.hex() == model.sha256
+    assert ticket_of(fetch(stub, pb, url, listed=listed, revalidate=True)).digest == first.digest
+    assert asked() == before > 0
+    lies = [
+        pb.Listed(size=1000, digest=bytes.fromhex(other.sha256)),
+        pb.Listed(size=7, validators=first.validators),
+        pb.Listed(size=1000, validators=pb.Validators(etag='"another"')),
+        pb.Listed(size=1000, validators=pb.Validators(last_modified=1)),
+        pb.Listed(size=1000, validators=pb.Validators(etag="x" * 10000)),
+        pb.Listed(digest=b"short"),
+    ]
+    for lie in lies:
+        before = asked()
+        assert ticket_of(fetch(stub, pb, url, listed=lie)).digest.hex() == model.sha256
+        assert asked() > before
+        assert ticket_of(fetch(stub, pb, url, listed=listed)).digest.hex() == model.sha256
+
+
 # ---- the other calls ----
 
 

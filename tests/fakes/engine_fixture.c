@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "engine/engine.h"
 
 /* ---- time ---- */
 
@@ -228,6 +229,17 @@ void start_get_watched(struct pending *pending, struct fixture *fixture, const c
   own.progress = pending_progress;
   own.user = pending;
   start_get(pending, fixture, url, &own);
+}
+
+void start_get_listed(struct pending *pending, struct fixture *fixture, const char *url, const mc_listed *listed,
+                      uint32_t flags) {
+  mc_get_options options = MC_GET_OPTIONS_INIT;
+  options.flags = flags;
+  struct hint *hint = hint_new(listed, fixture->cache->upstreams[0], clock_wall_ms());
+  assert_non_null(hint);
+  memset(pending, 0, sizeof(*pending));
+  assert_int_equal(request_start(&pending->request, fixture->cache, url, &options, hint, pending_done, pending, NULL),
+                   MC_OK);
 }
 
 static void wait_a_minute(const bool *flag) {

@@ -77,6 +77,9 @@ void start_get(struct pending *pending, struct fixture *fixture, const char *url
 /* The same with progress. */
 void start_get_watched(struct pending *pending, struct fixture *fixture, const char *url,
                        const mc_get_options *options);
+/* A get as a tree does it, which had this from the listing of the first upstream just now. */
+void start_get_listed(struct pending *pending, struct fixture *fixture, const char *url, const mc_listed *listed,
+                      uint32_t flags);
 /* Wait until it is done, and release the handle; the file stays the caller's. */
 mc_status finish_get(struct pending *pending);
 bool is_done(struct pending *pending);

@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/checksum.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "fake_await.h"
@@ -38,6 +39,7 @@ struct source {
   mc_validators validators;
   uint64_t size;
   bool ranges;
+  bool listed; /* it was opened by what a listing said */
 };
 
 void fake_lock(void) {
@@ -123,7 +125,8 @@ unsigned fake_count(const unsigned *counter) {
 
 void fake_reset_counts(struct fake_content *content) {
   fake_lock();
-  content->stats = content->opens = content->opens_unchanged = content->reads = content->closes = 0;
+  content->stats = content->opens = content->opens_unchanged = content->opens_listed = content->reads =
+      content->closes = 0;
   content->bytes = 0;
   content->lowest_read = UINT64_MAX;
   memset(content->chunk_bytes, 0, sizeof(content->chunk_bytes));
@@ -152,11 +155,21 @@ static mc_status no_such(const char *url, mc_error *err) {
   return mc_error_set(err, MC_NOT_FOUND, "fake", "there is no %s", url);
 }
 
+static void tell_checksum(const struct fake_content *content, mc_checksum *checksum) {
+  struct checksum *sum;
+  assert_int_equal(checksum_new(&sum, content->tells_checksum, content->size, NULL), MC_OK);
+  checksum_update(sum, content->data, content->size);
+  checksum_final(sum, checksum);
+  checksum_free(sum);
+  if (content->tells_wrong_checksum) checksum->bytes[0] ^= 1;
+}
+
 /* With the lock held. */
 static void tell(const struct fake_content *content, mc_info *info) {
   info->has_digest = content->tells_digest || content->tells_wrong_digest;
   info->digest = content->digest;
   if (content->tells_wrong_digest) info->digest.bytes[0] ^= 1;
+  if (content->tells_checksum) tell_checksum(content, &info->checksum);
   if (!content->tells_chunks) return;
   info->chunks.size = content->size;
   info->chunks.hashes = content->hashes;
@@ -181,6 +194,20 @@ static mc_status fake_stat(mc_upstream *self, const char *url, mc_info *info, co
   if (!status && (!content || content->missing)) status = no_such(url, err);
   if (!status) describe(content, info, false);
   fake_unlock();
+  return status;
+}
+
+static mc_status fake_explain(mc_upstream *self, const char *url, mc_access *access, const mc_call *call,
+                              mc_error *err) {
+  mc_status status = mc_call_check(call, err);
+  fake_lock();
+  struct fake_content *content = content_of(self, url);
+  if (!status && content && content->explain_fails) {
+    status = mc_error_set(err, content->explain_fails, "fake", "told to have no credentials");
+  }
+  fake_unlock();
+  *access = (mc_access){.endpoint = "fake://host", .credentials = "FAKE_TOKEN", .identity = "somebody"};
+  access->expires_at = FAKE_EXPIRES_AT;
   return status;
 }
 
@@ -219,19 +246,27 @@ static mc_status fake_source_open(mc_upstream *self, const mc_open_args *args, m
   if (content) content->opens++;
   if (!status && content && content->open_fails)
     status = mc_error_set(err, content->open_fails, "fake", "told to fail");
-  if (!status && (!content || content->missing)) status = no_such(args->url, err);
+  bool listed = content && args->listed; /* without a look at what is there now */
+  if (!status && (!content || content->missing) && !listed) status = no_such(args->url, err);
   if (!status && content->opens_say && content->stalls) {
     mc_upstream_progress progress = {7, 70, content->opens_say};
     if (args->progress) args->progress(args->progress_user, &progress);
     status = stall(content, call, err);
   }
+  assert_false(args->listed && args->known);
   bool unchanged = !status && is_known(content, args->known, args->known_size);
   if (unchanged) {
     content->opens_unchanged++;
     *info = (mc_info){.size = MC_SIZE_UNKNOWN, .unchanged = true};
+  } else if (!status && listed) {
+    content->opens_listed++;
+    *info = (mc_info){.size = args->listed->size, .validators = args->listed->validators, .ranges = true};
+    info->has_digest = args->listed->has_digest;
+    info->digest = args->listed->digest;
+    *source = (struct source){{self}, content, info->validators, info->size, true, true};
   } else if (!status) {
     describe(content, info, false);
-    *source = (struct source){{self}, content, content->validators, content->size, info->ranges};
+    *source = (struct source){{self}, content, content->validators, content->size, info->ranges, false};
   }
   fake_unlock();
   if (status || unchanged) {
@@ -243,7 +278,10 @@ static mc_status fake_source_open(mc_upstream *self, const mc_open_args *args, m
 }
 
 static mc_status changed_now(struct source *source, mc_error *err) {
-  if (strcmp(source->content->validators.etag, source->validators.etag) == 0) return MC_OK;
+  if (source->content->missing) return mc_error_set(err, MC_CHANGED, "fake", "it has gone");
+  const char *etag = source->validators.etag; /* a listing may have told none */
+  bool same = !*etag || strcmp(source->content->validators.etag, etag) == 0;
+  if (same && (source->size == source->content->size || !source->listed)) return MC_OK;
   return mc_error_set(err, MC_CHANGED, "fake", "another version is there");
 }
 
@@ -350,6 +388,9 @@ static mc_status fake_list(mc_upstream *self, const char *url, size_t max,
     struct fake_content *content = contents[which][i];
     bool inside = content && !content->missing && strncmp(content->name, folder, strlen(folder)) == 0;
     mc_listed listed = {.path = inside ? content->name + strlen(folder) : "", .size = inside ? content->size : 0};
+    if (inside && content->lists_version) listed.validators = content->validators;
+    if (inside && content->lists_digest) listed.digest = content->digest;
+    listed.has_digest = inside && content->lists_digest;
     if (inside && content->open_fails) status = mc_error_set(err, content->open_fails, "fake", "told to fail");
     fake_unlock();
     if (status || !inside) continue;
@@ -391,6 +432,7 @@ static const char *const schemes[] = {"fake", NULL};
     .abi = MC_UPSTREAM_ABI, .name = own_name, .schemes = schemes, .open = own_open, .close = fake_close,               \
     .stat = fake_stat, .source_open = fake_source_open, .source_read = fake_source_read,                               \
     .source_finish = fake_source_finish, .source_close = fake_source_close, .list = fake_list,                         \
+    .explain = fake_explain,                                                                                           \
   }
 
 const mc_upstream_ops fake_upstream = OPS("fake", open_first);

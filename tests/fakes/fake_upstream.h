@@ -22,9 +22,13 @@ struct fake_content {
   bool no_ranges;
   bool pretends_ranges; /* says that ranges work, and they do not */
   bool tells_digest, tells_wrong_digest, tells_chunks;
-  bool tells_late; /* what it tells, it tells at the end */
+  mc_checksum_kind tells_checksum; /* which it tells where it tells no digest */
+  bool tells_wrong_checksum;
+  bool lists_version, lists_digest; /* in listings */
+  bool tells_late;                  /* what it tells, it tells at the end */
   bool says_unchanged_always;
   mc_status open_fails; /* every open, while it is set */
+  mc_status explain_fails;
   /* A read that reaches this byte fails with this status, so many times. */
   uint64_t fails_at;
   mc_status fails_with;
@@ -39,7 +43,7 @@ struct fake_content {
   unsigned changes;     /* so many times another version is there when a read reaches the middle */
   uint64_t claims_size; /* says that it has so many bytes; 0: the true size */
   /* Counted. */
-  unsigned stats, opens, opens_unchanged, reads, closes, stalled;
+  unsigned stats, opens, opens_unchanged, opens_listed, reads, closes, stalled;
   uint64_t bytes;
   uint64_t chunk_bytes[FAKE_MAX_CHUNKS];
   uint64_t lowest_read;
@@ -56,6 +60,7 @@ void fake_change(struct fake_content *content, uint64_t size, uint32_t seed);
 void fake_release(struct fake_content *content);
 void fake_lock(void);
 void fake_unlock(void);
+#define FAKE_EXPIRES_AT 2000000000000 /* of its credentials */
 /* Wait until a counter of a content is at least so much. Fails the test after a minute. */
 void fake_await(const unsigned *counter, unsigned least);
 unsigned fake_count(const unsigned *counter);

@@ -43,6 +43,20 @@ static void take_list(const void *data, size_t size) {
   message_free(message);
 }
 
+static void take_check(const void *data, size_t size) {
+  void *message;
+  if (message_unpack(&message, &modelcache__v1__check_origin_response__descriptor, data, size, NULL)) return;
+  mc_origin_check check;
+  if (check_from(&check, message, NULL) == MC_OK) {
+    const char *texts[] = {check.rule, check.upstream, check.access.endpoint, check.error.message};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+      for (const char *at = texts[i]; *at; at++) CHECK((unsigned char)*at >= ' ' && *at != 0x7f);
+    }
+    CHECK((int)check.error.status < MC_STATUS_COUNT && strlen(check.access.identity) < sizeof(check.access.identity));
+  }
+  message_free(message);
+}
+
 static void take_texts(const uint8_t *data, size_t size) {
   char text[64];
   wire_decode_message(text, sizeof(text), (const char *)data, size);
@@ -71,6 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       CHECK(length <= MOST);
       take_fetch_event(message, length);
       take_list(message, length);
+      take_check(message, length);
     }
   }
   wire_frames_free(&frames);

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +29,18 @@ static bool write_text(int fd, const char *text, size_t size) {
   return true;
 }
 
-/* One request, up to its empty line, and the answer to it. NULL: the client has gone. */
+/* How long a request is, as far as it's known. */
+static size_t size_of(const char *text) {
+  const char *end = strstr(text, "\r\n\r\n"), *length = strcasestr(text, "\r\nContent-Length:");
+  if (!end) return SIZE_MAX;
+  return (size_t)(end + 4 - text) + (length && length < end ? strtoul(length + 17, NULL, 10) : 0);
+}
+
+/* One request, and the answer to it. NULL: the client has gone. */
 static const char *read_request(struct http_server *self, int fd) {
-  char text[2048] = "";
+  char text[HTTP_SERVER_REQUEST] = "";
   size_t size = 0;
-  while (!strstr(text, "\r\n\r\n")) {
+  while (size < size_of(text)) {
     ssize_t got = recv(fd, text + size, sizeof(text) - 1 - size, 0);
     if (got <= 0) return NULL;
     size += (size_t)got;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #define HTTP_SERVER_REQUESTS 64
+#define HTTP_SERVER_REQUEST  4096 /* the bytes of one, with its body */
 
 struct http_server {
   int fd;
@@ -13,7 +14,7 @@ struct http_server {
   pthread_mutex_t lock;
   char *script[HTTP_SERVER_REQUESTS];
   unsigned scripted, asked, connections;
-  char requests[HTTP_SERVER_REQUESTS][2048];
+  char requests[HTTP_SERVER_REQUESTS][HTTP_SERVER_REQUEST];
 };
 
 void http_server_start(struct http_server *server);

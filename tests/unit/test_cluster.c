@@ -485,6 +485,33 @@ static void a_known_object_is_not_opened(void **state) {
   assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_PROTOCOL);
 }
 
+/* What the service listed it need not ask again, if that names a version. */
+static void what_was_listed_is_said(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  mc_listed listed = {.path = "", .size = SIZE, .validators = {.etag = "\"1\"", .last_modified = 5}};
+  mc_open_args args = {.url = URL, .listed = &listed, .revalidate = true};
+  for (int named = 1; named >= 0; named--) {
+    script(f, give_object, NULL);
+    if (!named) listed.validators.etag[0] = 0;
+    listed.has_digest = named;
+    listed.digest = digest;
+    assert_int_equal(cluster_upstream_ops.source_open(f->upstream, &args, &source, &info, &forever, NULL), MC_OK);
+    assert_facts(&info);
+    cluster_upstream_ops.source_close(source);
+    Modelcache__V1__FetchRequest *request =
+        modelcache__v1__fetch_request__unpack(NULL, f->script.request_size, f->script.request);
+    assert_int_equal(request->revalidate, !named);
+    assert_non_null(request->listed);
+    assert_int_equal(request->listed->size, SIZE);
+    assert_string_equal(request->listed->validators->etag, named ? "\"1\"" : "");
+    assert_int_equal(request->listed->validators->last_modified, 5);
+    assert_int_equal(request->listed->digest.len, named ? 32 : 0);
+    modelcache__v1__fetch_request__free_unpacked(request, NULL);
+  }
+}
+
 static void a_failed_read_goes_on_from_where_it_was(void **state) {
   struct fixture *f = *state;
   mc_source *source;
@@ -976,6 +1003,11 @@ static void give_listing(struct peer_call *call, void *user) {
       snprintf(paths[j], sizeof(paths[j]), "a/%04d", i + j);
       listed[j].path = paths[j];
     }
+    listed[0].last_modified = 9; /* of a server that does not tell more */
+    Modelcache__V1__Validators validators = MODELCACHE__V1__VALIDATORS__INIT;
+    validators.etag = (char *)"\"e\"";
+    listed[1].validators = &validators;
+    listed[1].digest = (ProtobufCBinaryData){32, digest.bytes};
     listed[1].has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
     listed[1].size = 77;
     response.n_listed = 2;
@@ -1018,8 +1050,13 @@ struct listing {
 static bool visit_listed(void *user, const mc_listed *listed) {
   struct listing *listing = user;
   char path[16];
+  bool odd = listing->count % 2;
   snprintf(path, sizeof(path), "a/%04d", listing->count++);
   assert_string_equal(listed->path, path);
+  assert_string_equal(listed->validators.etag, odd ? "\"e\"" : "");
+  assert_int_equal(listed->validators.last_modified, odd ? 0 : 9);
+  assert_int_equal(listed->has_digest, odd);
+  if (odd) assert_true(mc_digest_equal(&listed->digest, &digest));
   if (listed->size != MC_SIZE_UNKNOWN) listing->bytes += listed->size;
   return listing->count < listing->most;
 }
@@ -1130,6 +1167,63 @@ static void the_cache_is_managed(void **state) {
   assert_string_equal(json, "{\"up\":true}");
   free(json);
   assert_int_equal(peer_connections(f->peer), 1); /* all on one connection */
+}
+
+static void give_check(struct peer_call *call, void *user) {
+  (void)user;
+  static char long_text[1000];
+  Modelcache__V1__CheckOriginResponse response = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  Modelcache__V1__Validators validators = MODELCACHE__V1__VALIDATORS__INIT;
+  memset(long_text, 'x', sizeof(long_text) - 1);
+  response.rule = (char *)"s3://models/";
+  response.allowed = true;
+  response.upstream = long_text;
+  response.endpoint = (char *)"https://host\033[31m";
+  response.credentials = (char *)"AWS_ACCESS_KEY_ID";
+  response.identity = (char *)"AKIA";
+  response.expires_at_ms = 2000000000000;
+  response.revalidate_after_ms = -1;
+  response.parallelism = 7;
+  response.bandwidth = 4096;
+  response.pin = true;
+  response.status = (char *)"ok";
+  response.has_size_case = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__HAS_SIZE_SIZE;
+  response.size = 5;
+  validators.etag = (char *)"\"e\"";
+  response.validators = &validators;
+  answer(call, &response.base);
+}
+
+static void give_odd_check(struct peer_call *call, void *user) {
+  (void)user;
+  Modelcache__V1__CheckOriginResponse response = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  response.status = (char *)"well";
+  answer(call, &response.base);
+}
+
+static void the_service_checks_an_origin(void **state) {
+  struct fixture *f = *state;
+  const mc_upstream_cache_ops *ops = cluster_upstream_ops.cache;
+  mc_origin_check check;
+  script(f, give_check, NULL);
+  assert_int_equal(ops->check(f->upstream, URL, &check, &forever, NULL), MC_OK);
+  assert_string_equal(check.rule, "s3://models/");
+  assert_true(check.allowed && check.pin);
+  assert_int_equal(strlen(check.upstream), sizeof(check.upstream) - 1);
+  assert_string_equal(check.access.endpoint, "https://host?[31m");
+  assert_string_equal(check.access.credentials, "AWS_ACCESS_KEY_ID");
+  assert_string_equal(check.access.identity, "AKIA");
+  assert_true(check.access.expires_at == 2000000000000);
+  assert_int_equal(check.revalidate_after_ms, -1);
+  assert_int_equal(check.parallelism, 7);
+  assert_int_equal(check.bandwidth, 4096);
+  assert_int_equal(check.error.status, MC_OK);
+  assert_int_equal(check.size, 5);
+  assert_string_equal(check.validators.etag, "\"e\"");
+  script(f, give_odd_check, NULL);
+  assert_int_equal(ops->check(f->upstream, URL, &check, &forever, NULL), MC_OK);
+  assert_int_equal(check.error.status, MC_PROTOCOL);
+  assert_true(check.size == MC_SIZE_UNKNOWN);
 }
 
 static void an_entry_that_would_steer_a_terminal_is_refused(void **state) {
@@ -1317,6 +1411,7 @@ int main(void) {
       TEST(an_object_is_read_by_its_digest),
       TEST(an_empty_file_has_a_table_of_nothing),
       TEST(a_known_object_is_not_opened),
+      TEST(what_was_listed_is_said),
       TEST(a_failed_read_goes_on_from_where_it_was),
       TEST(a_range_that_ends_early_is_no_success),
       TEST(a_kept_connection_that_ended_costs_no_attempt),
@@ -1341,6 +1436,7 @@ int main(void) {
       TEST(stat_tells_what_the_origin_has),
       TEST(a_folder_is_listed),
       TEST(the_cache_is_managed),
+      TEST(the_service_checks_an_origin),
       TEST(an_entry_that_would_steer_a_terminal_is_refused),
       TEST(a_service_that_is_down_is_left_alone_for_a_while),
       TEST(another_server_is_asked),

@@ -73,7 +73,7 @@ static void test_defaults(void **state) {
   assert_int_equal(read_text(""), -1);
   assert_string_equal(options.control, "127.0.0.1:7440");
   assert_int_equal(options.drain_ms, 30000);
-  assert_string_equal(options.cache.schemes, "http,https");
+  assert_string_equal(options.cache.schemes, "http,https,s3,gs,as");
   assert_string_equal(options.cache.storage, "/home/somebody/.cache/modelcached");
   setenv("XDG_CACHE_HOME", "/cache", 1);
   assert_int_equal(read_text("# nothing\n"), -1);
@@ -246,48 +246,10 @@ static void test_wrong_origins(void **state) {
   refused("credentials: [a]\n", "1: credentials: it takes names, and below each 'key: value' lines");
   refused("credentials:\n  hub: secret\n", "2: credentials: hub: it takes 'key: value' lines of its own");
   refused("credentials:\n  hub:\n    token: {a: b}\n", "3: credentials: hub: token: it takes one plain value");
-  refused("credentials:\n  hub:\n    token: a\n    token_file: b\n",
-          "4: credentials: hub: token_file: it is set twice");
+  refused("credentials:\n  hub:\n    token: a\n    token: b\n", "4: credentials: hub: token: it is set twice");
   refused("credentials:\n  hub: {a: b}\n  hub: {}\n", "3: credentials: hub: there are two of this name");
   assert_int_equal(read_text("origins:\n- {prefix: ["), 2);
   assert_non_null(strstr(message, path));
-}
-
-/* A secret in a file of `size` bytes; `what` is wrong with it, or NULL. */
-static void check_value(const char *value, size_t size, const char *what) {
-  char name[] = "/tmp/modelcached-secret-XXXXXX", text[200], expected[300];
-  int fd = mkstemp(name);
-  assert_true(fd >= 0);
-  assert_int_equal(write(fd, value, size), size);
-  close(fd);
-  snprintf(text, sizeof(text), "credentials: {hub: {token_file: %s}}\n", name);
-  int code = read_text(text);
-  unlink(name);
-  assert_int_equal(code, what ? 2 : -1);
-  if (!what) return;
-  snprintf(expected, sizeof(expected), "%s:1: credentials: hub: token_file: can't use the file %s: %s", path, name,
-           what);
-  assert_string_equal(message, expected);
-}
-
-static void test_values_in_files(void **state) {
-  (void)state;
-  char large[65538];
-  memset(large, 'x', sizeof(large));
-  check_value("a secret\n", 9, NULL);
-  assert_string_equal(options.cache.credentials[0].settings[0].key, "token");
-  assert_string_equal(options.cache.credentials[0].settings[0].value, "a secret");
-  check_value("line\nline\r\n", 11, NULL);
-  assert_string_equal(options.cache.credentials[0].settings[0].value, "line\nline");
-  check_value(large, 65536, NULL);
-  check_value(large, 65537, "it has more than 64 KiB");
-  check_value("", 0, "it is empty");
-  check_value("\n", 1, "it is empty");
-  check_value("a\0b", 3, "it has a zero byte");
-  refused("credentials: {hub: {token_file: /}}\n",
-          "1: credentials: hub: token_file: can't use the file /: it is not a file");
-  refused("credentials: {hub: {token_file: /nowhere/at/all}}\n",
-          "1: credentials: hub: token_file: can't use the file /nowhere/at/all: No such file or directory");
 }
 
 /* Whoever adds a row need not think of the rest. */
@@ -323,7 +285,6 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_files_that_can_not_be_read, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_origins, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_wrong_origins, set_up, tear_down),
-      cmocka_unit_test_setup_teardown(test_values_in_files, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_every_row_can_be_set, set_up, tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -167,6 +167,73 @@ static void the_upstreams_are_told(void **state) {
   assert_string_equal(origin_setting(team, "token"), SECRET);
 }
 
+/* ---- checking ---- */
+
+static void check(struct fixture *fixture, mc_origin_check *out, mc_status wanted) {
+  mc_error error = MC_ERROR_INIT;
+  memset(out, 0xee, sizeof(*out));
+  assert_int_equal(mc_check_origin(out, fixture->cache, URL, 0, &error), MC_OK);
+  assert_int_equal(out->error.status, wanted);
+  assert_true(!*out->error.message == !wanted);
+}
+
+static void a_check_tells_how_an_origin_is_asked(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 100, 1);
+  mc_origin_check found;
+  fixture->options.revalidate_after_ms = 1000;
+  fixture->options.parallelism = 5;
+  open_cache(fixture);
+  check(fixture, &found, MC_OK);
+  assert_string_equal(found.rule, "");
+  assert_true(found.allowed);
+  assert_string_equal(found.upstream, "fake");
+  assert_string_equal(found.access.endpoint, "fake://host");
+  assert_string_equal(found.access.credentials, "FAKE_TOKEN");
+  assert_string_equal(found.access.identity, "somebody");
+  assert_true(found.access.expires_at == FAKE_EXPIRES_AT);
+  assert_int_equal(found.revalidate_after_ms, 1000);
+  assert_int_equal(found.parallelism, 5);
+  assert_int_equal(found.bandwidth, 0);
+  assert_false(found.pin);
+  assert_int_equal(found.size, 100);
+  assert_string_equal(found.validators.etag, content->validators.etag);
+  content->missing = true;
+  check(fixture, &found, MC_NOT_FOUND);
+  assert_string_equal(found.access.credentials, "FAKE_TOKEN"); /* as far as it came */
+  content->explain_fails = MC_UNAVAILABLE;
+  check(fixture, &found, MC_UNAVAILABLE);
+  assert_string_equal(found.error.message, "told to have no credentials");
+  assert_int_equal(content->stats, 2);
+  assert_int_equal(mc_check_origin(&found, fixture->cache, "no url", 0, NULL), MC_INVALID_ARGUMENT);
+}
+
+static void a_check_tells_what_a_rule_says(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 100, 1);
+  mc_origin_check found;
+  rule(fixture, for_prefix("fake://host"));
+  rules[0].revalidate_after_ms = -1;
+  rules[0].parallelism = 7;
+  rules[0].bandwidth = 4096;
+  rules[0].pin = true;
+  open_cache(fixture);
+  check(fixture, &found, MC_OK);
+  assert_string_equal(found.rule, "fake://host/");
+  assert_int_equal(found.revalidate_after_ms, -1);
+  assert_int_equal(found.parallelism, 7);
+  assert_int_equal(found.bandwidth, 4096);
+  assert_true(found.pin);
+  close_cache(fixture);
+  rules[0].allowed = false;
+  open_cache(fixture);
+  check(fixture, &found, MC_PERMISSION_DENIED);
+  assert_false(found.allowed);
+  assert_string_equal(found.upstream, "");
+  assert_string_equal(found.access.credentials, "");
+  assert_int_equal(content->stats, 1);
+}
+
 /* ---- which can't be right ---- */
 
 static void refused(struct fixture *fixture, const char *what) {
@@ -259,6 +326,8 @@ int main(void) {
       TEST(a_rule_says_how_many_ranges_are_read_at_once),
       TEST(a_rule_pins_what_is_fetched),
       TEST(the_upstreams_are_told),
+      TEST(a_check_tells_how_an_origin_is_asked),
+      TEST(a_check_tells_what_a_rule_says),
       TEST(rules_that_can_not_be_right),
       TEST(credentials_that_can_not_be_right),
       TEST(schemes_that_are_not_there),

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -73,12 +74,16 @@ static void prefixes_have_one_normal_form(void **state) {
   check_prefix("s3://bucket/a b", "s3://bucket/a%20b");
   check_prefix("HTTPS://Host:443/%7ex", "https://host/~x");
   check_prefix("/folder", "file:///folder");
+  check_prefix("s3://HTTP://Minio:9000/bucket", "s3://http://minio:9000/bucket");
+  check_prefix("s3://https://minio", "s3://https://minio/");
+  check_prefix("hf://org/name@main", "hf://org/name@main");
   check_prefix("/odd://", "file:///odd://");
   refuse_prefix("");
   refuse_prefix("bucket/models");
   refuse_prefix("://");
   refuse_prefix("s 3://");
   refuse_prefix("file:x://");
+  refuse_prefix("s3://http://");
   refuse_prefix("https://user:secret@host/");
   refuse_prefix("https://host/?token=1");
   refuse_prefix("a-scheme-that-is-far-too-long://");
@@ -98,12 +103,57 @@ static void credentials_are_found_by_name(void **state) {
   assert_null(origin_setting(NULL, "token"));
 }
 
+/* A secret in a file of `size` bytes: what it is read as, or NULL; then `wrong` is said of it. */
+static void check_file(const char *text, size_t size, const char *value, const char *wrong) {
+  char path[] = "/tmp/modelcache-secret-XXXXXX", *secret = NULL;
+  int fd = mkstemp(path);
+  assert_true(fd >= 0);
+  assert_int_equal(write(fd, text, size), size);
+  close(fd);
+  const mc_setting settings[] = {{"region", "r"}, {"token_file", path}};
+  const mc_credentials hub = {"hub", settings, 2};
+  mc_error err = MC_ERROR_INIT;
+  mc_status status = origin_secret(&secret, &hub, "token", &err);
+  unlink(path);
+  if (value) {
+    assert_int_equal(status, MC_OK);
+    assert_string_equal(secret, value);
+  } else {
+    assert_int_equal(status, MC_INVALID_ARGUMENT);
+    assert_non_null(strstr(err.message, path));
+    assert_non_null(strstr(err.message, wrong));
+  }
+  secret_free(secret);
+}
+
+static void values_may_be_in_files(void **state) {
+  (void)state;
+  char large[65537], *secret;
+  memset(large, 'x', sizeof(large));
+  check_file("a secret\n", 9, "a secret", NULL);
+  check_file("line\nline\r\n", 11, "line\nline", NULL);
+  check_file("", 0, NULL, "it is empty");
+  check_file("\n", 1, NULL, "it is empty");
+  check_file("a\0b", 3, NULL, "it has a zero byte");
+  check_file(large, 65537, NULL, "it has more than 64 KiB");
+  assert_int_equal(secret_read(&secret, "/", NULL), MC_INVALID_ARGUMENT);
+  assert_int_equal(secret_read(&secret, "/nowhere/at/all", NULL), MC_INVALID_ARGUMENT);
+  const mc_setting settings[] = {{"token", "t"}, {"token_files", "x"}};
+  const mc_credentials hub = {"hub", settings, 2};
+  assert_int_equal(origin_secret(&secret, &hub, "token", NULL), MC_OK);
+  assert_string_equal(secret, "t");
+  secret_free(secret);
+  assert_int_equal(origin_secret(&secret, &hub, "tok", NULL), MC_OK);
+  assert_null(secret);
+  assert_int_equal(origin_secret(&secret, NULL, "token", NULL), MC_OK);
+  assert_null(secret);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(the_longest_prefix_wins),
-      cmocka_unit_test(a_prefix_ends_where_a_part_ends),
-      cmocka_unit_test(prefixes_have_one_normal_form),
-      cmocka_unit_test(credentials_are_found_by_name),
+      cmocka_unit_test(the_longest_prefix_wins),       cmocka_unit_test(a_prefix_ends_where_a_part_ends),
+      cmocka_unit_test(prefixes_have_one_normal_form), cmocka_unit_test(credentials_are_found_by_name),
+      cmocka_unit_test(values_may_be_in_files),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

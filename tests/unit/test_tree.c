@@ -103,6 +103,33 @@ static void a_change_switches_and_keeps_the_version_before(void **state) {
   close(reader);
 }
 
+static void one_listing_is_enough(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a", 10, 1), *b = add_file("sub/b", CHUNK + 1, 2);
+  mc_tree_options options;
+  mc_tree_result result;
+  char path[256];
+  mc_tree_options_init(&options);
+  options.flags = MC_GET_REVALIDATE;
+  a->lists_version = b->lists_version = true;
+  open_cache(fixture);
+  path_in(fixture, path, "models");
+  for (int again = 0; again < 3; again++) {
+    assert_int_equal(mc_get_tree(&result, fixture->cache, TREE, path, &options, NULL), MC_OK);
+    assert_true(result.changed == !again);
+    assert_int_equal(a->opens, 1);
+    assert_int_equal(a->opens_listed, 1);
+    assert_int_equal(b->opens, b->opens_listed);
+  }
+  fake_change(b, 20, 3);
+  assert_int_equal(mc_get_tree(&result, fixture->cache, TREE, path, &options, NULL), MC_OK);
+  assert_true(result.changed);
+  assert_file(path, "a", a);
+  assert_file(path, "sub/b", b);
+  assert_int_equal(a->opens, 1);
+  assert_int_equal(b->opens, 2);
+}
+
 static void a_failure_leaves_what_was_there(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 4 * CHUNK, 2);
@@ -392,6 +419,7 @@ int main(void) {
       TEST(a_tree_is_there_whole),
       TEST(the_same_again_changes_nothing),
       TEST(a_change_switches_and_keeps_the_version_before),
+      TEST(one_listing_is_enough),
       TEST(a_failure_leaves_what_was_there),
       TEST(one_failure_ends_the_others),
       TEST(paths_that_leave_the_tree_are_refused),

@@ -182,11 +182,24 @@ static mc_status cluster_status(mc_upstream *self, char **json, const mc_call *c
   return *json ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for the service's state");
 }
 
+static mc_status cluster_check(mc_upstream *self, const char *url, mc_origin_check *out, const mc_call *call,
+                               mc_error *err) {
+  Modelcache__V1__CheckOriginRequest request = MODELCACHE__V1__CHECK_ORIGIN_REQUEST__INIT;
+  request.url = (char *)url;
+  void *answer = NULL;
+  mc_status status = service_unary(&answer, &modelcache__v1__check_origin_response__descriptor, service_of(self),
+                                   "CheckOrigin", &request.base, call, err);
+  if (!status) status = check_from(out, answer, err);
+  message_free(answer);
+  return status;
+}
+
 static const mc_upstream_cache_ops cache_ops = {
     .entries = cluster_entries,
     .prefetch = cluster_prefetch,
     .evict = cluster_evict,
     .status = cluster_status,
+    .check = cluster_check,
 };
 
 const mc_upstream_ops cluster_upstream_ops = {

@@ -1,9 +1,11 @@
 #include "messages.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/text.h"
 #include "base/url.h"
 
 #define ORIGIN "cluster"
@@ -142,10 +144,47 @@ mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_err
 mc_status listed_from(mc_listed *out, const Modelcache__V1__Listed *message, mc_error *err) {
   *out = (mc_listed){.path = message->path,
                      .size = message->has_size_case ? message->size : MC_SIZE_UNKNOWN,
-                     .validators.last_modified = message->last_modified};
-  if (path_is_safe(message->path)) return MC_OK;
-  return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service listed '%.100s', which would leave the tree",
-                      message->path);
+                     .has_digest = message->digest.len == sizeof(out->digest)};
+  if (!path_is_safe(message->path)) {
+    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service listed '%.100s', which would leave the tree",
+                        message->path);
+  }
+  if (out->has_digest) memcpy(&out->digest, message->digest.data, sizeof(out->digest));
+  mc_status status = validators_from(&out->validators, message->validators, err);
+  if (!message->validators) out->validators.last_modified = message->last_modified;
+  return status;
+}
+
+/* For people, who need not have all of it. */
+static void cut_text(char *to, size_t size, const char *from) {
+  snprintf(to, size, "%s", from);
+  text_clean(to);
+}
+
+static mc_status status_of_name(const char *name) {
+  for (int status = 0; status < MC_STATUS_COUNT; status++) {
+    if (strcmp(name, mc_status_name((mc_status)status)) == 0) return (mc_status)status;
+  }
+  return MC_PROTOCOL;
+}
+
+mc_status check_from(mc_origin_check *out, const Modelcache__V1__CheckOriginResponse *message, mc_error *err) {
+  *out = (mc_origin_check){.struct_size = sizeof(*out),
+                           .allowed = message->allowed,
+                           .access.expires_at = message->expires_at_ms,
+                           .revalidate_after_ms = message->revalidate_after_ms,
+                           .parallelism = message->parallelism,
+                           .bandwidth = message->bandwidth,
+                           .pin = message->pin,
+                           .size = message->has_size_case ? message->size : MC_SIZE_UNKNOWN};
+  cut_text(out->rule, sizeof(out->rule), message->rule);
+  cut_text(out->upstream, sizeof(out->upstream), message->upstream);
+  cut_text(out->access.endpoint, sizeof(out->access.endpoint), message->endpoint);
+  cut_text(out->access.credentials, sizeof(out->access.credentials), message->credentials);
+  cut_text(out->access.identity, sizeof(out->access.identity), message->identity);
+  mc_status status = status_of_name(message->status);
+  if (status) mc_error_set(&out->error, status, ORIGIN, "%s", message->message);
+  return validators_from(&out->validators, message->validators, err);
 }
 
 void progress_from(mc_upstream_progress *out, const Modelcache__V1__Progress *message) {

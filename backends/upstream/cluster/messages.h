@@ -40,6 +40,8 @@ mc_status validators_from(mc_validators *out, const Modelcache__V1__Validators *
 mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_error *err);
 /* out->path points into the message. A path that would leave its folder: MC_PROTOCOL. */
 mc_status listed_from(mc_listed *out, const Modelcache__V1__Listed *message, mc_error *err);
+/* Texts that are too long are cut. */
+mc_status check_from(mc_origin_check *out, const Modelcache__V1__CheckOriginResponse *message, mc_error *err);
 /* out->reason points into the message, or to a static text for its phase. */
 void progress_from(mc_upstream_progress *out, const Modelcache__V1__Progress *message);
 

@@ -161,14 +161,49 @@ static mc_status next_ticket(struct source *source, const mc_open_args *args, co
   return status;
 }
 
-/* Call Fetch. With `known` the ticket for that digest comes without its chunk table. */
-static mc_status ask(struct source *source, const mc_digest *known, bool revalidate, const mc_call *call,
-                     mc_error *err) {
+/* What a listing said, as a message. */
+struct listed {
+  mc_listed value;
+  Modelcache__V1__Listed message;
+  Modelcache__V1__Validators validators;
+};
+
+static void set_listed(struct listed *to, const mc_listed *listed) {
+  to->value = *listed;
+  modelcache__v1__listed__init(&to->message);
+  modelcache__v1__validators__init(&to->validators);
+  to->message.validators = &to->validators;
+  to->validators.version = to->value.validators.version;
+  to->validators.etag = to->value.validators.etag;
+  to->validators.last_modified = listed->validators.last_modified;
+  if (listed->size != MC_SIZE_UNKNOWN) {
+    to->message.has_size_case = MODELCACHE__V1__LISTED__HAS_SIZE_SIZE;
+    to->message.size = listed->size;
+  }
+  if (listed->has_digest) {
+    to->message.digest = (ProtobufCBinaryData){sizeof(to->value.digest), to->value.digest.bytes};
+  }
+}
+
+/* Whether it says enough of a version to tell whether a copy is of it. */
+static bool names_a_version(const mc_listed *listed) {
+  return listed->has_digest || *listed->validators.version || *listed->validators.etag;
+}
+
+/* Call Fetch. With `known` the ticket for that digest comes without its chunk table; with `listed` the service need not
+ * ask what it said itself. */
+static mc_status ask(struct source *source, const mc_digest *known, const mc_listed *listed, bool revalidate,
+                     const mc_call *call, mc_error *err) {
   Modelcache__V1__FetchRequest request = MODELCACHE__V1__FETCH_REQUEST__INIT;
   mc_digest digest;
+  struct listed said;
   request.url = source->url;
   request.follow = true;
-  request.revalidate = revalidate;
+  request.revalidate = revalidate && !(listed && names_a_version(listed));
+  if (listed) {
+    set_listed(&said, listed);
+    request.listed = &said.message;
+  }
   if (known) {
     digest = *known;
     request.known_digest = (ProtobufCBinaryData){sizeof(digest.bytes), digest.bytes};
@@ -183,7 +218,7 @@ static mc_status ask_again(struct source *source, const mc_open_args *args, cons
   if (source->asked > source->cluster->retries) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service keeps losing the file");
   }
-  mc_status status = ask(source, source->chunks ? &source->digest : NULL, false, call, err);
+  mc_status status = ask(source, source->chunks ? &source->digest : NULL, NULL, false, call, err);
   if (status) return status; /* that nobody answers is another matter, of the breaker and of each lane's retries */
   source->asked++;
   return next_ticket(source, args, call, err);
@@ -234,7 +269,7 @@ mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_so
                               const mc_call *call, mc_error *err) {
   struct source *source = source_new((struct cluster *)self, args->url);
   if (!source) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
-  mc_status status = ask(source, args->known_digest, args->revalidate, call, err);
+  mc_status status = ask(source, args->known_digest, args->listed, args->revalidate, call, err);
   if (!status) status = await_ticket(source, args, call, err);
   if (!status) {
     fill_info(source, info);

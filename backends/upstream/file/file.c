@@ -35,15 +35,21 @@ static void describe(mc_info *info, const struct stat *st) {
            (unsigned long long)st->st_ino, (long long)st->st_ctim.tv_sec, st->st_ctim.tv_nsec);
 }
 
+/* How long the next change may yet bear the same time as the last one; 0: it can't. */
+static int64_t unsettled_ns(const struct stat *st) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  int64_t age = (now.tv_sec - st->st_ctim.tv_sec) * NS_PER_S + now.tv_nsec - st->st_ctim.tv_nsec;
+  return age < 0 || age >= SETTLED ? 0 : SETTLED - age;
+}
+
 /* Look at an open file; at one that changed a moment ago again when the next change is bound to have another time. */
 static mc_status look(struct stat *st, int fd, mc_error *err) {
   for (bool again = false;; again = true) {
-    struct timespec now;
     if (fstat(fd, st)) return mc_error_errno(err, errno, ORIGIN, "can't look at a file");
-    clock_gettime(CLOCK_REALTIME, &now);
-    int64_t age = (now.tv_sec - st->st_ctim.tv_sec) * NS_PER_S + now.tv_nsec - st->st_ctim.tv_nsec;
-    if (again || age < 0 || age >= SETTLED) return MC_OK;
-    nanosleep(&(struct timespec){.tv_nsec = SETTLED - age}, NULL);
+    int64_t left = unsettled_ns(st);
+    if (again || !left) return MC_OK;
+    nanosleep(&(struct timespec){.tv_nsec = left}, NULL);
   }
 }
 
@@ -196,7 +202,10 @@ static mc_status list_name(struct listing *listing, int folder, const char *name
   } else if (S_ISREG(st.st_mode) && !path_is_safe(path)) {
     status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s has a name that is not safe to use elsewhere", path);
   } else if (S_ISREG(st.st_mode)) {
-    mc_listed listed = {.path = path, .size = (uint64_t)st.st_size, .validators.last_modified = st.st_mtim.tv_sec};
+    mc_info info;
+    describe(&info, &st);
+    if (unsettled_ns(&st)) info.validators.version[0] = 0; /* what is opened may be another one */
+    mc_listed listed = {.path = path, .size = info.size, .validators = info.validators};
     if (listing->count++ == listing->max) {
       status = mc_error_set(err, MC_RESOURCE_EXHAUSTED, ORIGIN, "the folder has more than %zu files", listing->max);
     } else {

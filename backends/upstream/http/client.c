@@ -454,7 +454,9 @@ bool http_target_header(struct http_target *target, const char *format, ...) {
 /* Set where an attempt begins. */
 static mc_status aim(struct http_target *target, const struct http_request *request, const mc_call *call,
                      mc_error *err) {
-  bool good = http_target_header(target, "%s", IDENTITY);
+  const char *encoding = request->dialect ? request->dialect->encoding : NULL;
+  bool good = encoding ? http_target_header(target, "Accept-Encoding: %s", encoding)
+                       : http_target_header(target, "%s", IDENTITY);
   for (size_t i = 0; request->headers && request->headers[i]; i++) {
     good = good && http_target_header(target, "%s", request->headers[i]);
   }

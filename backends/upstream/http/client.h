@@ -95,6 +95,7 @@ struct http_version {
 /* How requests to one make of service differ from plain ones. Ops are called from any thread. */
 struct http_dialect {
   const char *name;                /* of its messages */
+  const char *encoding;            /* Accept-Encoding; NULL: "identity" */
   const char *fields[HTTP_FIELDS]; /* fields of heads that it wants to see: lower-case names, as many as there are */
   /* Optional. Before each attempt, for signatures and tokens grow old: where the request goes, and its headers. The
    * target is freed by the caller, also on failure. May block, for credentials. */

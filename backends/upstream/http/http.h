@@ -6,7 +6,8 @@
 
 /* Report the files below a folder from the server's own index pages, in no particular order. See mc_upstream_ops.list.
  */
-mc_status http_list_index(struct http_client *client, const char *url, size_t max,
+struct http_store;
+mc_status http_list_index(struct http_store *store, const char *url, size_t max,
                           bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
                           mc_error *err);
 

@@ -138,7 +138,7 @@ static mc_status read_triton(struct keybook *book, const char *section) {
 
 mc_status keybook_new(struct keybook **out, const mc_upstream_config *config, const char *section, mc_error *err) {
   struct keybook *book = calloc(1, sizeof(*book));
-  const char *path = getenv(TRITON);
+  const char *path = section ? getenv(TRITON) : NULL;
   if (!book) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for credentials");
   book->rules = config->origins;
   book->rule_count = config->origin_count;
@@ -214,7 +214,7 @@ mc_status keybook_find(const struct keybook *book, struct keybook_page *page, co
 }
 
 static bool is_one_of(const char *key, const char *const keys[]) {
-  while (*keys && strcmp(*keys, key) != 0) keys++;
+  while (*keys && !origin_is_setting(key, *keys)) keys++;
   return *keys != NULL;
 }
 

@@ -38,8 +38,8 @@ bool keyring_refuse(struct keyring *ring, const struct keys *keys);
 /* What an operator has said of credentials: the rules of origins, and Triton's file. One for each upstream. */
 struct keybook;
 
-/* Reads the file that TRITON_CLOUD_CREDENTIAL_PATH names, if any, of which `section` ("s3") counts. A file that can't
- * be used is an error of every lookup, not of this. */
+/* Reads the file that TRITON_CLOUD_CREDENTIAL_PATH names, if any, of which `section` ("s3") counts; NULL: it has none
+ * of these. A file that can't be used is an error of every lookup, not of this. */
 mc_status keybook_new(struct keybook **out, const mc_upstream_config *config, const char *section, mc_error *err);
 void keybook_free(struct keybook *book);
 

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/url.h"
 #include "http.h"
+#include "store.h"
 
 #define ORIGIN      "http"
 #define PAGE_MAX    ((size_t)16 << 20)
@@ -14,7 +15,7 @@
 #define WAITING_MAX ((size_t)64 << 20) /* names of folders to look at */
 
 struct walk {
-  struct http_client *client;
+  struct http_store *store;
   const char *url;
   size_t max, files, folders; /* both at most `max` */
   char **waiting;             /* folders to look at, the last one next: "" or "a/b/" */
@@ -55,9 +56,14 @@ static mc_status get_page(struct index_page *page, struct walk *walk, const char
   char *url = url_join(walk->url, folder);
   if (!url) return no_memory(err);
   buf_init(&text, PAGE_MAX);
-  struct http_request request = {
-      .method = "GET", .url = url, .on_head = begin_page, .on_body = take_page, .user = &text};
-  mc_status status = http_fetch(walk->client, &request, &head, call, err);
+  struct http_request request = {.method = "GET",
+                                 .url = url,
+                                 .dialect = &walk->store->make->dialect,
+                                 .self = walk->store,
+                                 .on_head = begin_page,
+                                 .on_body = take_page,
+                                 .user = &text};
+  mc_status status = http_fetch(walk->store->client, &request, &head, call, err);
   if (!status) status = http_index_parse(page, url, text.data ? text.data : "", text.size, walk->max, err);
   buf_free(&text);
   free(url);
@@ -142,10 +148,10 @@ static mc_status look_at(struct walk *walk, const char *folder, const mc_call *c
   return status;
 }
 
-mc_status http_list_index(struct http_client *client, const char *url, size_t max,
+mc_status http_list_index(struct http_store *store, const char *url, size_t max,
                           bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
                           mc_error *err) {
-  struct walk walk = {.client = client, .url = url, .max = max, .visit = visit, .user = user};
+  struct walk walk = {.store = store, .url = url, .max = max, .visit = visit, .user = user};
   size_t size = strcspn(url, "?#");
   if (size == 0 || url[size - 1] != '/') {
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the URL of a tree ends in '/'");

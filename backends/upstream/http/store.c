@@ -28,8 +28,9 @@ struct source {
   struct http_version version;
   atomic_bool unproven; /* bytes were taken that may be of another version */
   pthread_mutex_t lock; /* a leaf: */
-  bool has_digest;      /* a response with all of it told its digest */
+  bool has_digest;      /* a response told the digest of all of it, */
   mc_digest digest;
+  mc_checksum checksum; /* or its checksum */
 };
 
 static struct http_store *store_of(mc_upstream *upstream) {
@@ -247,11 +248,13 @@ static mc_status check_whole(struct reading *reading, const struct http_head *he
   return MC_OK;
 }
 
-/* A response with the whole content may tell what HEAD did not. */
-static void keep_digest(struct source *source, const mc_digest *digest) {
+/* A response with content may tell what HEAD or a listing did not. */
+static void keep_digest(struct source *source, const mc_info *told) {
+  if (!told->has_digest && !told->checksum.kind) return;
   pthread_mutex_lock(&source->lock);
-  source->has_digest = true;
-  source->digest = *digest;
+  if (told->has_digest) source->digest = told->digest;
+  if (told->checksum.kind) source->checksum = told->checksum;
+  source->has_digest |= told->has_digest;
   pthread_mutex_unlock(&source->lock);
 }
 
@@ -267,7 +270,7 @@ static mc_status check_head(void *user, const struct http_head *head, mc_error *
   if (likeness == ANOTHER) return another_version(reading, err);
   if (source->version.pinned) likeness = SAME;
   mc_status status = head->status == 206 ? check_part(reading, head, err) : check_whole(reading, head, err);
-  if (!status && now.has_digest) keep_digest(source, &now.digest);
+  if (!status) keep_digest(source, &now);
   if (status || likeness == SAME) return status;
   if (reading->started > 0 && !source->info.ranges) {
     return changed(reading, false, "was cut short, and can't be told from other versions to go on", err);
@@ -350,6 +353,7 @@ mc_status http_store_finish(mc_source *base, mc_info *info, const mc_open_args *
     info->has_digest = true;
     info->digest = source->digest;
   }
+  if (!info->checksum.kind) info->checksum = source->checksum;
   if (!atomic_load(&source->unproven)) return MC_OK;
   mc_status status = look(store_of(base->upstream), source->url, &now, &version, call, err);
   if (status) return status;

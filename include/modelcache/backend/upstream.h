@@ -69,8 +69,10 @@ typedef struct mc_open_args {
   const mc_validators *known; /* NULL, or the version that is at hand: say `unchanged` instead of opening it again */
   uint64_t known_size;
   const mc_digest *known_digest; /* NULL, or its digest, for an upstream that knows digests */
-  /* NULL, or what this upstream's listing said of it just now, which need not be asked again: open it without a request
-   * where that can be done; a version that is no longer there shows when it is read (MC_CHANGED). */
+  /* NULL (always where something is `known`), or what this upstream's listing said of it just now, which need not be
+   * asked again: open it without a request where that can be done; a version that is no longer there shows when it is
+   * read (MC_CHANGED). It is not of an empty file, and its path is not of use. What else a read then learns of the
+   * version, source_finish tells. */
   const mc_listed *listed;
   bool revalidate; /* for an upstream that is a cache: it has to ask its own upstream, however young its copy is */
   void (*progress)(void *user, const mc_upstream_progress *progress); /* may be NULL; from the calling thread */
@@ -94,14 +96,6 @@ struct mc_sink {
   bool suspect; /* these bytes arrived damaged before: a peer should check its own copy before it sends them again */
 };
 
-/* How a URL's origin is asked; nothing in it is secret. */
-typedef struct mc_access {
-  char endpoint[256];    /* where the requests go: a URL without path */
-  char credentials[256]; /* where they were found: "the rule's 'hub'", "AWS_ACCESS_KEY_ID"; "none: …" and why */
-  char identity[128];    /* the public part of them: a key's id, an account; "" where there is none */
-  int64_t expires_at;    /* milliseconds since 1970; 0: they don't, or nobody knows */
-} mc_access;
-
 /* For the upstreams that are caches (MC_UPSTREAM_CACHE): the operations on what they keep. */
 typedef struct mc_upstream_cache_ops {
   /* Report the entries whose URL begins with `prefix`, sorted by URL. */
@@ -111,6 +105,8 @@ typedef struct mc_upstream_cache_ops {
   mc_status (*evict)(mc_upstream *self, const char *url, uint64_t *evicted, const mc_call *call, mc_error *err);
   /* The service's state as a JSON document; *json is malloced, the caller frees it. */
   mc_status (*status)(mc_upstream *self, char **json, const mc_call *call, mc_error *err);
+  /* Optional. Have the service check how it asks an origin: see mc_check_origin. */
+  mc_status (*check)(mc_upstream *self, const char *url, mc_origin_check *out, const mc_call *call, mc_error *err);
 } mc_upstream_cache_ops;
 
 typedef struct mc_upstream_ops {
@@ -138,7 +134,7 @@ typedef struct mc_upstream_ops {
    * tells why, never silently. */
   mc_status (*source_read)(mc_source *source, mc_sink *sink, const mc_call *call, mc_error *err);
   /* Optional. Called once after all was read, if size, digest or chunks were unknown at open: fill in what is known
-   * now. May block until the peer knows it. */
+   * now, a checksum and more validators, too. May block until the peer knows it. */
   mc_status (*source_finish)(mc_source *source, mc_info *info, const mc_open_args *args, const mc_call *call,
                              mc_error *err);
   /* Required. */
@@ -147,7 +143,8 @@ typedef struct mc_upstream_ops {
   /* Optional. Report the files below the URL prefix `url` (which ends in '/'), recursively, each once, in no particular
    * order, until `visit` returns false, which is no failure; at most `max` of them: MC_RESOURCE_EXHAUSTED beyond, after
    * up to `max` were reported. Paths are decoded and checked: a path that would leave the tree, or that can't be used
-   * as one, is MC_PROTOCOL. MC_NOT_FOUND if there is no such folder, where the upstream knows folders. */
+   * as one, is MC_PROTOCOL. MC_NOT_FOUND if there is no such folder, where the upstream knows folders. Validators are
+   * told in the form in which source_open tells them, or not at all: they are compared. */
   mc_status (*list)(mc_upstream *self, const char *url, size_t max, bool (*visit)(void *user, const mc_listed *listed),
                     void *user, const mc_call *call, mc_error *err);
 

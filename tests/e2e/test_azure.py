@@ -1,0 +1,217 @@
+"""Azure Blob Storage: a real Azurite behind a server and in-process."""
+
+import base64
+import datetime
+import json
+import os
+import random
+
+import pytest
+from azure.storage.blob import ContentSettings, generate_container_sas
+from harness import DENIED, MIB, MISSING, OK, USAGE, wait_until
+
+KEYS = [
+    "plain.bin",
+    "a folder/with space.bin",
+    "plus+equals=at@.bin",
+    "percent%20sign%.bin",
+    "hash#mark.bin",
+    "question?mark.bin",
+    "ünïcode/模型.bin",
+    "a&b;c,d'e(f)!g*h$.bin",
+    "~tilde:colon[x]{y}|z^`\".bin",
+]
+
+
+def noise(size, seed=1):
+    return random.Random(seed).randbytes(size)
+
+
+def quoted(path):
+    """What a URL has to quote: what would end the path, and escapes."""
+    return path.replace("%", "%25").replace("?", "%3F")
+
+
+@pytest.fixture(params=["server", "local"])
+def getter(request, azure, make_client, make_server):
+    """A command with a server that has the store's variables, and one without server; both always ask the origin."""
+    fresh = {"MODELCACHE_REVALIDATE_AFTER": "1ms"}
+    if request.param == "server":
+        return make_client(make_server(env=azure.env | fresh), MODELCACHE_FALLBACK="false", **fresh)
+    return make_client(**azure.env, **fresh)
+
+
+def read_tree(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_get_stat_and_a_new_version(azure, getter, folder):
+    data = noise(5 * MIB + 3)
+    tag = azure.put("model.bin", data)["etag"]
+    url = azure.url("model.bin")
+    getter("get", url, "-o", folder / "out")
+    assert (folder / "out").read_bytes() == data
+    told = getter("stat", url, "--json").json
+    assert (told["size"], told["etag"]) == (len(data), tag)
+    data = noise(1000, 2)
+    azure.put("model.bin", data)
+    getter("get", url, "-o", folder / "out")
+    assert (folder / "out").read_bytes() == data
+    host = url.replace(azure.account, f"{azure.account}.blob.core.windows.net", 1)
+    getter("get", host, "-o", folder / "out2")
+    assert (folder / "out2").read_bytes() == data
+    azure.delete("model.bin")
+    getter("get", url, "-o", folder / "out", code=MISSING)
+
+
+def test_names_with_characters_of_all_kinds(azure, getter, folder):
+    files = {path: path.encode() for path in KEYS}
+    azure.put_many(files)
+    for path in KEYS:
+        getter("get", azure.url(quoted(path)), "-o", folder / "out")
+        assert (folder / "out").read_bytes() == path.encode(), path
+    getter("tree", azure.url(), folder / "tree")
+    assert read_tree((folder / "tree").resolve()) == files
+
+
+def test_empty_and_large(azure, getter, folder):
+    azure.put("empty", b"")
+    getter("get", azure.url("empty"), "-o", folder / "out")
+    assert (folder / "out").read_bytes() == b""
+    large = noise(MIB) * 97 + b"end"
+    azure.put("large", large)
+    getter("get", azure.url("large"), "-o", folder / "out", timeout=120)
+    assert (folder / "out").read_bytes() == large
+    # What is kept as the blob's MD5 is compared with what has come.
+    azure.put("wrong", b"not what it says")
+    azure.blob("wrong").set_http_headers(ContentSettings(content_md5=bytearray(16)))
+    result = getter("get", azure.url("wrong"), "-o", folder / "out", "--retries", 0, code=None)
+    assert result.code != OK and "MD5" in result.err, result
+
+
+def test_tree_of_several_pages(azure, getter, folder):
+    """The service gives at most 5000 at once."""
+    files = {f"models/{n % 9}/{n:05}": b"%d" % n for n in range(5100)}
+    azure.put_many(files)
+    azure.put("models2/x", b"of another folder")
+    azure.put("models/folder/", b"")
+    azure.put("models/of/a/hierarchical/account", b"", metadata={"hdi_isfolder": "true"})
+    getter("tree", azure.url("models/"), folder / "tree", timeout=300)
+    assert read_tree((folder / "tree").resolve()) == {path.removeprefix("models/"): data for path, data in files.items()}
+    listed = getter("ls", azure.url("models/"), "--origin", "--json", timeout=120).json_lines
+    assert len(listed) == 5100
+    getter("tree", azure.url("nothing/"), folder / "none", code=MISSING)
+    getter("get", azure.url("models/of/a/hierarchical/account"), "-o", folder / "out", code=MISSING)
+
+
+def test_a_snapshot(azure, getter, folder):
+    azure.put("model.bin", b"the former one")
+    snapshot = azure.blob("model.bin").create_snapshot()["snapshot"]
+    azure.put("model.bin", b"the current one")
+    getter("get", azure.url(f"model.bin?snapshot={snapshot}"), "-o", folder / "out")
+    assert (folder / "out").read_bytes() == b"the former one"
+    getter("get", azure.url("model.bin?sig=abc"), "-o", folder / "out", code=USAGE)
+
+
+def test_content_that_changes_during_the_download(azure, make_server, make_client, folder):
+    """What was read of the old version is dropped, since no part of the new one is taken for it."""
+    config = folder / "config.yaml"
+    config.write_text(f"origins:\n  - prefix: as://{azure.account}/\n    bandwidth: 8MiB\n")
+    server = make_server("--config", config, env=azure.env)
+    azure.put("model.bin", noise(40 * MIB, 1))
+    new = noise(40 * MIB, 2)
+    client = make_client(server)
+    process = client.start("get", azure.url("model.bin"), "-o", folder / "out")
+    wait_until(lambda: server.metric("download_bytes_total") > 4 * MIB, 60, "some bytes")
+    azure.put("model.bin", new)
+    assert client.finish(process, 120).code == OK
+    assert (folder / "out").read_bytes() == new
+    assert server.metric("restarts_total") >= 1
+
+
+# ---- credentials ----
+
+
+def sas(azure, permission="rl", hours=1):
+    expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=hours)
+    return generate_container_sas(
+        azure.account, azure.container, account_key=azure.server.KEY, permission=permission, expiry=expiry
+    )
+
+
+def test_variables(azure, make_client, folder):
+    """An account's key or a SAS, with the endpoint of the service or of the account."""
+    azure.put("model.bin", b"content")
+    account = {"AZURE_STORAGE_ACCOUNT": azure.account}
+    for env in (
+        account | {"AZURE_STORAGE_KEY": azure.server.KEY, "AZURE_STORAGE_BLOB_ENDPOINT": azure.endpoint},
+        {"AZURE_STORAGE_KEY": azure.server.KEY, "AZURE_STORAGE_SERVICE_ENDPOINT": azure.server.endpoint},
+        account | {"AZURE_STORAGE_SAS_TOKEN": sas(azure), "AZURE_STORAGE_BLOB_ENDPOINT": azure.endpoint},
+        {"AZURE_STORAGE_CONNECTION_STRING": f"BlobEndpoint={azure.endpoint};SharedAccessSignature={sas(azure)}"},
+    ):
+        client = make_client(**env)
+        client("get", azure.url("model.bin"), "-o", folder / "out")
+        assert (folder / "out").read_bytes() == b"content"
+        client("tree", azure.url(), folder / f"tree{len(os.listdir(folder))}")
+
+
+def test_rules_and_triton(azure, make_server, make_client, folder):
+    azure.put("model.bin", b"content")
+    (folder / "sas").write_text(f"?{sas(azure)}\n")
+    named = {
+        "key": {"account_key": azure.server.KEY},
+        "sas": {"account": azure.account, "sas": sas(azure)},
+        "sas-file": {"sas_file": str(folder / "sas")},
+        "connection": {"connection_string": azure.connection},
+    }
+    for name, settings in named.items():
+        rule = {"prefix": f"as://{azure.account}/", "credentials": name, "endpoint": azure.server.endpoint}
+        config = folder / f"{name}.yaml"
+        config.write_text(json.dumps({"origins": [rule], "credentials": {name: settings}}))
+        client = make_client(make_server("--config", config), MODELCACHE_FALLBACK="false")
+        client("get", azure.url("model.bin"), "-o", folder / "out")
+        assert (folder / "out").read_bytes() == b"content"
+    triton = folder / "triton.json"
+    other = {"account_str": "another", "account_key": base64.b64encode(b"of another").decode()}
+    mine = {"account_str": azure.account, "account_key": azure.server.KEY}
+    triton.write_text(json.dumps({"as": {"": other, f"as://{azure.account}": mine}}))
+    env = {"TRITON_CLOUD_CREDENTIAL_PATH": triton, "AZURE_STORAGE_BLOB_ENDPOINT": azure.server.endpoint}
+    make_client(**env)("get", azure.url("model.bin"), "-o", folder / "out2")
+    assert (folder / "out2").read_bytes() == b"content"
+
+
+def test_what_is_not_let_in_is_told(azure, make_client, folder):
+    azure.put("model.bin", b"content")
+    wrong = base64.b64encode(b"not the key").decode()
+    endpoint = {"AZURE_STORAGE_BLOB_ENDPOINT": azure.endpoint}
+    late, blind = sas(azure, hours=-1), sas(azure, permission="w")
+    account = endpoint | {"AZURE_STORAGE_ACCOUNT": azure.account}
+    for env, said in (
+        (endpoint | {"AZURE_STORAGE_KEY": wrong}, "AZURE_STORAGE_KEY"),
+        (account | {"AZURE_STORAGE_SAS_TOKEN": late}, "AZURE_STORAGE_SAS_TOKEN"),
+        (account | {"AZURE_STORAGE_SAS_TOKEN": blind}, "right to read"),
+    ):
+        for command in (("get", azure.url("model.bin"), "-o", folder / "out"), ("tree", azure.url(), folder / "tree")):
+            result = make_client(**env)(*command, "--retries", 0, code=DENIED)
+            assert said in result.err, result
+            assert wrong not in result.err and "sig=" not in result.err, result
+    client = make_client(**azure.env)
+    nowhere = f"as://{azure.account}/no-such-container/model.bin"
+    assert "no such container" in client("get", nowhere, "-o", folder / "out", code=MISSING).err
+    assert "is a container" in client("get", azure.url(), "-o", folder / "out", code=MISSING).err
+    for url in ("as://127.0.0.1:10000/account/c/x", "as://account/", "as://x.blob.example.com/c/x", "as://UPPER/c/x"):
+        assert "as://ACCOUNT/CONTAINER/PATH" in client("get", url, "-o", folder / "out", code=USAGE).err
+
+
+def test_a_public_container(azure, make_client, folder):
+    azure.put("model.bin", b"content")
+    azure.client.get_container_client(azure.container).set_container_access_policy({}, public_access="container")
+    # There is a metadata service for nobody at this address, which is found out once.
+    env = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1", "AZURE_STORAGE_BLOB_ENDPOINT": azure.endpoint}
+    client = make_client(**env)
+    client("get", azure.url("model.bin"), "-o", folder / "out")
+    client("tree", azure.url(), folder / "tree")
+    assert (folder / "tree" / "model.bin").read_bytes() == b"content"
+    azure.client.get_container_client(azure.container).set_container_access_policy({}, public_access=None)
+    result = client("get", azure.url("model.bin"), "-o", folder / "out", "--refresh", code=None)
+    assert result.code in (DENIED, MISSING) and "without" in result.err, result
