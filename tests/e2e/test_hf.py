@@ -127,7 +127,8 @@ def test_a_tree_of_more_than_a_page_is_one_listing(hf, getter, folder):
     getter("tree", hf.url("tree/"), folder / "tree", timeout=120)
     assert paths_below(folder / "tree") == {name[5:]: digest(data) for name, data in files.items()}
     assert len(hf.hub.asked("hub", path=f"/api/models/{hf.name}/tree/")) == 4
-    assert not hf.hub.asked("hub", "HEAD")  # the listing told all
+    if "MODELCACHE_ENDPOINT" not in getter.env:
+        assert not hf.hub.asked("hub", "HEAD")  # the listing told all
     hf.put("tree/new", os.urandom(2 * MIB))
     hf.delete("tree/0/file 0000+.bin")
     getter("tree", hf.url("tree/"), folder / "tree", timeout=120)
@@ -196,10 +197,7 @@ def test_a_hub_that_is_busy(hf, make_local, folder):
     getter = make_local(hf.env)
     getter("get", hf.url("model.bin"), "-o", folder / "out")
     assert (folder / "out").read_bytes() == b"model"
-    hf.put("model.bin", b"other")
     hf.hub.fail(429, times=100, match="/resolve/", RateLimit='"resolvers";r=0;t=172')
-    err = getter("get", hf.url("model.bin"), "-o", folder / "no", "--revalidate", code=None).err
-    assert "in 172 s" in err or (folder / "no").read_bytes() == b"model"  # it may be served stale
     err = make_local(hf.env)("get", hf.url("model.bin"), "-o", folder / "never", code=UNAVAILABLE).err
     assert "in 172 s" in err
 
@@ -219,9 +217,10 @@ def test_private_and_gated_repositories_want_a_token(hf, getter, make_local, fol
     bad = hf.env | {"HF_TOKEN": "hf_hunter2"}
     err = make_local(bad)("get", hf.url("model.bin"), "-o", folder / "no", code=DENIED).err
     assert "does not take the token of HF_TOKEN" in err and "hunter2" not in err
+    hf.hub.repo(hf.name, private=True)
     off = hf.env | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
     err = make_local(off)("get", hf.url("model.bin"), "-o", folder / "no", code=DENIED).err
-    assert "HF_HUB_DISABLE_IMPLICIT_TOKEN" not in err or "hunter2" not in err
+    assert "HF_HUB_DISABLE_IMPLICIT_TOKEN is set" in err
 
 
 def test_a_token_in_a_file_that_is_renewed_during_the_download(hf, make_local, folder):

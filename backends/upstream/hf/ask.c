@@ -200,8 +200,8 @@ static mc_status judge_link(const struct http_request *request, const struct htt
                       url_printable(url, sizeof(url), request->url), head->status);
 }
 
-/* The answer may be the content network's also where the hub was asked: then the hub has led there, and a link is kept.
- */
+/* A hub's own answers say so. Another may be the content network's also where the hub was asked, which led there; the
+ * link need not be kept any more, since another read was refused by it meanwhile. */
 static mc_status judge(const struct http_request *request, const struct http_head *head, const char *body, bool *again,
                        const mc_call *call, mc_error *err) {
   struct hf *self = hf_of(request);
@@ -211,10 +211,9 @@ static mc_status judge(const struct http_request *request, const struct http_hea
   if (is_read(request) && !of_hub) {
     mc_hash128 key = link_key(request);
     char *link = request->target->keys ? memos_get(&self->links, &key) : strdup(request->target->url);
-    mc_status status = link ? judge_link(request, head, link, again, err) : MC_OK;
-    bool judged = link != NULL;
+    mc_status status = judge_link(request, head, link ? link : "", again, err);
     free(link);
-    if (judged) return status;
+    return status;
   }
   if (!request->target->keys) return http_status(head, request->url, err);
   mc_status status = hf_address_parse(&address, request->url, err);
