@@ -17,7 +17,7 @@ static const mc_option_row rows[] = {
       "where objects are kept; 'none' keeps nothing; by default a folder under the user's cache folder"),
   ROW(coordination, "MODELCACHE_COORDINATION", MC_OPTION_STRING, "local", NULL, 0, 0, "",
       "who knows what is being downloaded: 'local', this process alone"),
-  ROW(schemes, "MODELCACHE_SCHEMES", MC_OPTION_STRING, "file,http,https,s3,gs,as", NULL, 0, 0, "list",
+  ROW(schemes, "MODELCACHE_SCHEMES", MC_OPTION_STRING, "file,http,https,s3,gs,as,hf", NULL, 0, 0, "list",
       "URL schemes that may be fetched from an origin"),
   ROW(storage_capacity, "MODELCACHE_STORAGE_CAPACITY", MC_OPTION_SIZE, "0", NULL, 0, 0, "bytes",
       "how much the storage may hold; 0: as much as the disk"),

@@ -83,7 +83,7 @@ void download_restart(struct download *d) {
 }
 
 mc_status download_landed(struct download *d, uint32_t index, const mc_hash128 *hash, mc_error *err) {
-  if (d->stage && d->size != MC_SIZE_UNKNOWN) {
+  if (d->stage && !d->fleeting && d->size != MC_SIZE_UNKNOWN) {
     pthread_mutex_lock(&d->journal_lock);
     mc_status status = journal_chunk(d->stage, index, hash, err);
     pthread_mutex_unlock(&d->journal_lock);
@@ -184,7 +184,7 @@ static void take_stage(struct download *d, mc_stage *stage) {
   d->memory_size = stage->memory ? stage->size : 0;
   pthread_mutex_lock(&d->lock);
   int before = d->view;
-  d->view = fcntl(stage->fd, F_DUPFD_CLOEXEC, 0); /* without one nobody follows */
+  d->view = d->fleeting ? -1 : fcntl(stage->fd, F_DUPFD_CLOEXEC, 0); /* without one nobody follows */
   pthread_mutex_unlock(&d->lock);
   if (before >= 0) close(before);
 }
@@ -193,7 +193,7 @@ static void drop_stage(struct download *d, bool keep) {
   if (!d->stage) return;
   d->stage->storage->ops->stage_close(d->stage, keep);
   d->stage = NULL;
-  d->resumed = false;
+  d->resumed = d->fleeting = false;
   d->fd = -1;
   d->memory = NULL;
 }
@@ -252,6 +252,23 @@ static mc_status resume_stage(struct download *d, const char *key, const mc_info
   return MC_OK;
 }
 
+/* Make a stage. That of one chunk has nothing that could be resumed before it is whole. */
+static mc_status begin_stage(struct download *d, const char *key, const mc_info *info, mc_error *err) {
+  mc_stage *stage;
+  mc_storage *storage = tier_storage(d->tier);
+  bool fleeting = storage->ops->flags & MC_STORAGE_PERSISTENT && info->size <= MC_CHUNK_SIZE;
+  mc_status status = fleeting ? MC_OK : resume_stage(d, key, info, err);
+  if (status || d->stage) return status;
+  status = storage->ops->stage_create(storage, fleeting ? NULL : key, info->size, &stage, err);
+  if (status == MC_NO_SPACE && tier_evict(d->tier, info->size == MC_SIZE_UNKNOWN ? 0 : info->size)) {
+    status = storage->ops->stage_create(storage, fleeting ? NULL : key, info->size, &stage, err);
+  }
+  if (status) return status;
+  d->fleeting = fleeting;
+  take_stage(d, stage);
+  return fleeting ? MC_OK : journal_begin(stage, info->size, &info->validators, err);
+}
+
 mc_status download_begin(struct download *d, const char *key, const mc_info *info, mc_error *err) {
   if (d->size != MC_SIZE_UNKNOWN &&
       !(info->ranges && validators_same(&d->validators, d->size, &info->validators, info->size))) {
@@ -267,19 +284,7 @@ mc_status download_begin(struct download *d, const char *key, const mc_info *inf
     status = tier_reserve(d->tier, bytes, err);
     if (status) return status;
     d->reserved = bytes;
-    status = resume_stage(d, key, info, err);
-    if (!status && !d->stage) {
-      mc_stage *stage;
-      mc_storage *storage = tier_storage(d->tier);
-      status = storage->ops->stage_create(storage, key, info->size, &stage, err);
-      if (status == MC_NO_SPACE && tier_evict(d->tier, bytes)) {
-        status = storage->ops->stage_create(storage, key, info->size, &stage, err);
-      }
-      if (!status) {
-        take_stage(d, stage);
-        status = journal_begin(stage, info->size, &info->validators, err);
-      }
-    }
+    status = begin_stage(d, key, info, err);
   }
   if (!status && d->size == MC_SIZE_UNKNOWN) status = set_size(d, info->size, err);
   d->validators = info->validators;
@@ -508,7 +513,7 @@ mc_status download_commit(struct object **out, struct download *d, const mc_dige
 }
 
 void download_close(struct download *d) {
-  if (d->stage) drop_stage(d, (d->landed > 0 || d->resumed) && d->size != MC_SIZE_UNKNOWN);
+  if (d->stage) drop_stage(d, (d->landed > 0 || d->resumed) && d->size != MC_SIZE_UNKNOWN && !d->fleeting);
   if (d->tier && d->reserved) tier_unreserve(d->tier, d->reserved);
   d->reserved = 0;
   pthread_mutex_lock(&d->lock);

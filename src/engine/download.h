@@ -23,6 +23,7 @@ struct download {
   struct tier *tier;    /* of the stage, with `reserved` bytes set aside; NULL for a direct download */
   uint64_t reserved;
   mc_stage *stage;
+  bool fleeting;   /* the stage is of a small file, which is not resumed and has no followers */
   bool resumed;    /* the stage was left by another download: kept, whatever happens before a byte is added */
   int fd;          /* the stage's, or the caller's file; -1: memory only */
   uint8_t *memory; /* where the bytes go; NULL: through fd */

@@ -217,6 +217,7 @@ struct flight {
   mc_call call;
   struct hint *hint; /* of whom it was started for, or NULL; does not change */
   /* under cache->lock: */
+  bool watched;  /* somebody wants to be told how it goes */
   bool unlisted; /* somebody joined who knows of no listing, or of another: the hint is not good for him */
   bool joinable; /* in cache->flights */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */

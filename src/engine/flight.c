@@ -18,7 +18,7 @@ void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason)
   flight->upstream_reason[0] = 0;
   pthread_mutex_unlock(&flight->lock);
   pthread_mutex_lock(&flight->cache->lock);
-  engine_kick_clock(flight->cache);
+  if (flight->watched) engine_kick_clock(flight->cache);
   pthread_mutex_unlock(&flight->cache->lock);
 }
 
@@ -90,7 +90,7 @@ void flight_show(struct flight *flight) {
   flight->size = download->size;
   flight->validators = download->validators;
   flight->shown = true;
-  if (!flight->listed && !flight->direct && download->size != MC_SIZE_UNKNOWN) list(flight);
+  if (!flight->listed && !flight->direct && !download->fleeting && download->size != MC_SIZE_UNKNOWN) list(flight);
   pthread_mutex_unlock(&flight->lock);
   pthread_mutex_unlock(&flight->cache->lock);
   flight_set_phase(flight, MC_PHASE_DOWNLOADING, "downloading");
@@ -212,6 +212,7 @@ static void enlist(struct flight *flight, struct mc_request *request) {
   cache->waiting++;
   /* A clock that is at work now has not seen it, and looks again. */
   if (due < cache->clock_next || (due < INT64_MAX && !cache->clock_next)) engine_kick_clock(cache);
+  if (request->options.progress) flight->watched = true;
   if (request->options.progress) due = 0; /* is to be told with the next tick */
   flight->due = deadline_earlier(flight->due, due);
 }

@@ -348,7 +348,12 @@ mc_status tier_commit(struct object **out, struct tier *tier, mc_stage **stage, 
   mc_status status = commit_stage(tier, *stage, table, digest, err);
   if (!status) {
     *stage = NULL;
-    status = open_stored(&found, tier, digest, err);
+    found.table = chunk_table_copy(table); /* the one that has just been stored */
+    if (!found.table) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a chunk table");
+    if (!status) status = tier->storage->ops->open_object(tier->storage, digest, &found.fd, &found.size, err);
+    if (!status && found.size != table->size) {
+      status = mc_error_set(err, MC_CORRUPT, ORIGIN, "a stored object has another size than its chunk table");
+    }
     if (status == MC_NOT_FOUND) { /* which our caller would take for the upstream's word */
       status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "an object was removed as soon as it was there");
     }

@@ -19,8 +19,9 @@
 #include "base/url.h"
 #include "engine/engine.h"
 
-#define MAX_TOGETHER 64 /* gets under way at once */
-#define MAX_TRIES    3  /* more, when other gets of the same tree are in the way */
+#define MAX_TOGETHER 128 /* gets under way at once: enough for all flights while half of them is started anew */
+#define TELL_MS      100 /* how late the caller is told of a file that is there */
+#define MAX_TRIES    3   /* more, when other gets of the same tree are in the way */
 #define MARK         "/.key"
 
 void mc_tree_options_init(mc_tree_options *options) {
@@ -51,6 +52,7 @@ struct tree {
   pthread_mutex_t lock; /* a leaf */
   pthread_cond_t changed;
   size_t running, done, told; /* files; told: of how many the caller knows */
+  size_t enough;              /* so many that run need not wake who waits */
   uint64_t bytes;
   mc_status status;
   mc_error error;
@@ -81,21 +83,37 @@ static bool add_file(void *user, const mc_listed *listed) {
 
 /* ---- files ---- */
 
-/* Put a file that was got at its place in the version. 0 or an errno. */
-static int place(struct tree *tree, const char *relative, mc_file *file) {
-  char *path = format_str("%s/%s", tree->stage, relative);
-  char *slash = path ? strrchr(path, '/') : NULL;
-  if (!slash) return ENOMEM;
+/* Do it, and once more after making the path's folder if that is missing. 0 or an errno. */
+static int in_folder(int (*make)(const char *path, void *arg), char *path, void *arg) {
+  int error = make(path, arg);
+  if (error != ENOENT) return error;
+  char *slash = strrchr(path, '/');
   *slash = 0;
-  int error = mkdir_all(path, 0755);
+  error = mkdir_all(path, 0755);
   *slash = '/';
+  return error ? error : make(path, arg);
+}
+
+static int make_link(const char *path, void *arg) {
+  return link(arg, path) ? errno : 0;
+}
+
+/* Never an existing file: it may be a link to a stored object. */
+static int make_copy(const char *path, void *arg) {
+  mc_file *file = arg;
+  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+  int error = fd < 0 ? errno : copy_fd(mc_file_fd(file), fd, mc_file_size(file));
+  if (fd >= 0 && close(fd) && !error) error = errno;
+  return error;
+}
+
+/* Put a file that was got at its place in the version: as a link, which takes no time; or, with `copy`, as it can be. 0
+ * or an errno. */
+static int place(struct tree *tree, const char *relative, mc_file *file, bool copy) {
+  char *path = format_str("%s/%s", tree->stage, relative);
+  if (!path) return ENOMEM;
   const char *from = mc_file_path(file);
-  if (!error && (!from || link(from, path))) {
-    /* Never an existing file: it may be a link to a stored object. */
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
-    error = fd < 0 ? errno : copy_fd(mc_file_fd(file), fd, mc_file_size(file));
-    if (fd >= 0 && close(fd) && !error) error = errno;
-  }
+  int error = copy ? in_folder(make_copy, path, file) : from ? in_folder(make_link, path, (void *)from) : EXDEV;
   free(path);
   return error;
 }
@@ -112,15 +130,14 @@ static void file_end(struct tree_file *self, mc_status status, const mc_error *e
     tree->bytes += self->size;
   }
   tree->running--;
-  pthread_cond_signal(&tree->changed);
+  /* To be woken for each of thousands of small files would take longer than the files. */
+  if (tree->running <= tree->enough || tree->status) pthread_cond_signal(&tree->changed);
   pthread_mutex_unlock(&tree->lock);
 }
 
-static void place_job(struct work_job *job) {
-  struct tree_file *self = (struct tree_file *)((char *)job - offsetof(struct tree_file, job));
+static void file_placed(struct tree_file *self, int errnum) {
   mc_error error = MC_ERROR_INIT;
   mc_status status = MC_OK;
-  int errnum = place(self->tree, self->path, self->file);
   if (errnum) status = mc_error_errno(&error, errnum, "tree", "can't put %s in place", self->path);
   self->digest = *mc_file_digest(self->file);
   self->size = mc_file_size(self->file);
@@ -128,11 +145,21 @@ static void place_job(struct work_job *job) {
   file_end(self, status, &error);
 }
 
+static void copy_job(struct work_job *job) {
+  struct tree_file *self = (struct tree_file *)((char *)job - offsetof(struct tree_file, job));
+  file_placed(self, place(self->tree, self->path, self->file, true));
+}
+
+/* A link is made at once, by the flight's thread; a copy, which may take long, by a job. */
 static void file_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
   struct tree_file *self = user;
   mc_error own = *error;
   self->file = file;
-  self->job.run = place_job;
+  self->job.run = copy_job;
+  if (!status && place(self->tree, self->path, file, false) == 0) {
+    file_placed(self, 0);
+    return;
+  }
   if (!status) {
     status = work_submit(self->tree->cache->job_pool, &self->job, &own);
     if (!status) return;
@@ -141,9 +168,10 @@ static void file_done(void *user, mc_status status, mc_file *file, const mc_erro
   file_end(self, status, &own);
 }
 
-/* Wait until fewer than `most` files are under way (or one has failed), telling the caller how it goes. */
-static mc_status await_files(struct tree *tree, size_t most, bool or_failed) {
+/* Wait until no more than `enough` files are under way (or one has failed), telling the caller how it goes. */
+static mc_status await_files(struct tree *tree, size_t enough, bool or_failed) {
   pthread_mutex_lock(&tree->lock);
+  tree->enough = enough;
   for (;;) {
     if (tree->options.progress && tree->told != tree->done) {
       size_t done = tree->told = tree->done;
@@ -151,8 +179,10 @@ static mc_status await_files(struct tree *tree, size_t most, bool or_failed) {
       pthread_mutex_unlock(&tree->lock);
       tree->options.progress(tree->options.user, done, tree->count, bytes, total);
       pthread_mutex_lock(&tree->lock);
-    } else if (tree->running < most || (or_failed && tree->status)) {
+    } else if (tree->running <= enough || (or_failed && tree->status)) {
       break;
+    } else if (tree->options.progress) {
+      cond_wait_until(&tree->changed, &tree->lock, clock_ns() + TELL_MS * NS_PER_MS);
     } else {
       pthread_cond_wait(&tree->changed, &tree->lock);
     }
@@ -189,14 +219,16 @@ static void start_file(struct tree *tree, struct tree_file *file, int64_t deadli
 /* Get all files, a bounded number at once. When one fails the others are given up. */
 static mc_status get_files(struct tree *tree, int64_t deadline, mc_error *err) {
   size_t started = 0;
-  while (started < tree->count && !await_files(tree, MAX_TOGETHER, true)) {
-    start_file(tree, &tree->files[started++], deadline);
+  while (started < tree->count && !await_files(tree, MAX_TOGETHER / 2, true)) {
+    for (size_t i = 0; i < MAX_TOGETHER / 2 && started < tree->count; i++) {
+      start_file(tree, &tree->files[started++], deadline);
+    }
   }
-  mc_status status = await_files(tree, 1, true);
+  mc_status status = await_files(tree, 0, true);
   for (size_t i = 0; i < started && status; i++) {
     if (tree->files[i].request) mc_request_cancel(tree->files[i].request);
   }
-  await_files(tree, 1, false);
+  await_files(tree, 0, false);
   for (size_t i = 0; i < started; i++) {
     mc_request_release(tree->files[i].request);
     tree->files[i].request = NULL; /* there may be another try */

@@ -54,7 +54,7 @@ class Clients:
         streams = ("--multi-thread-streams", "8", "--multi-thread-cutoff", "64M")
         return {
             "s5cmd": self.s5cmd("cp", "--concurrency", "8", source, out),
-            "aws (CRT)": self.program("/usr/bin/aws", *self.endpoint, "s3", "cp", "--quiet", source, out),
+            "aws (CRT)": self.program(TOOLS / "aws", *self.endpoint, "s3", "cp", "--quiet", source, out),
             "rclone": self.program(TOOLS / "rclone", "copyto", *streams, rclone, out),
         }
 

@@ -24,7 +24,6 @@ struct origin {
   char endpoint[64];
   char *texts[MAX_TEXTS]; /* listings that were served at some time */
   unsigned text_count, count;
-  unsigned versions; /* as http_origin counts them */
   struct blob {
     char *name;
     const struct thing *thing;
@@ -48,19 +47,13 @@ static char *target_of(const char *name, bool list) {
   return target;
 }
 
-/* The number of its version. */
-static unsigned put_page(struct origin *origin, const char *target, const void *data, size_t size) {
-  http_origin_put(origin->server, target, data, size);
-  return ++origin->versions;
-}
-
 /* ---- listings ---- */
 
 static void put_listing(struct origin *origin, const char *prefix, char *text) {
   char *target = target_of(prefix, true);
   must(text && origin->text_count < MAX_TEXTS);
   origin->texts[origin->text_count++] = text;
-  put_page(origin, target, text, strlen(text));
+  http_origin_put(origin->server, target, text, strlen(text));
   free(target);
 }
 
@@ -134,7 +127,7 @@ static void azure_put(struct origin *origin, const char *name, const struct thin
   struct blob *blob = &origin->blobs[i];
   if (i == origin->count) origin->blobs[origin->count++].name = strdup(name);
   char *target = target_of(name, false);
-  blob->version = put_page(origin, target, thing->data, thing->size);
+  blob->version = http_origin_put(origin->server, target, thing->data, thing->size);
   blob->thing = thing;
   free(target);
   for (const char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
@@ -166,15 +159,8 @@ static void azure_forbid(struct origin *origin, const char *name) {
 static void azure_behave(struct origin *origin, const char *name, enum how how, uint64_t at, unsigned times) {
   unsigned i = find(origin, name);
   uint64_t size = i < origin->count ? origin->blobs[i].thing->size : 0;
-  const struct http_behaviour behaviours[HOWS] = {
-      [HOW_SILENT] = {.stall_head = true},
-      [HOW_STALLED] = {.stalls = true, .at = at},
-      [HOW_CUT] = {.cuts = true, .at = at, .times = times},
-      [HOW_FAILING] = {.status = 503, .times = times},
-      [HOW_SAID_MORE] = {.head_lies = true, .length = size + 1000},
-      [HOW_SAID_LESS] = {.head_lies = true, .length = size - 1000},
-  };
-  set(origin, name, &behaviours[how]);
+  struct http_behaviour behaviour = http_behaviour_of(how, at, times, size);
+  set(origin, name, &behaviour);
 }
 
 static struct counts azure_counts(struct origin *origin) {
@@ -184,8 +170,7 @@ static struct counts azure_counts(struct origin *origin) {
 
 const struct origin_ops azure_origin = {
     .upstream = &azure_upstream_ops,
-    .can =
-        1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_SAID_MORE | 1 << HOW_SAID_LESS,
+    .can = HTTP_CAN,
     .start = azure_start,
     .stop = azure_stop,
     .root = azure_root,

@@ -590,6 +590,42 @@ static void sizes_that_cannot_be_leave_a_stage_as_it_was(void **state) {
   free(content.bytes);
 }
 
+/* Of a small file: an object like any other, also over one that is there or half of one, and never left behind. */
+static void a_stage_without_a_key_is_never_kept(void **state) {
+  struct world *world = *state;
+  if (!is_persistent(world)) skip();
+  char folder[128], path[4096];
+  struct content content = content_new(20000, 1), empty = content_new(0, 2);
+  mc_stage *stage;
+  snprintf(folder, sizeof(folder), "%s/stage", world->folder);
+  for (int again = 0; again < 3; again++) {
+    stage = create(world->storage, NULL, content.size);
+    assert_int_equal(stage->size, content.size);
+    assert_int_equal(pwrite_all(stage->fd, content.bytes, content.size, 0), 0);
+    assert_int_equal(commit(stage, &content.digest, "meta"), MC_OK);
+    assert_int_equal(look(world->storage, &content, "meta"), MC_OK);
+    if (again != 1 || !world->ops->object_path) continue;
+    /* A crash left data that is not what it should be, and took the meta. */
+    assert_true(world->ops->object_path(world->storage, &content.digest, path, sizeof(path)));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(file_replace(path, "half", 4, 0444, false), 0);
+    assert_true(strlen(path) + 6 < sizeof(path));
+    assert_int_equal(unlink(strcat(path, ".meta")), 0);
+  }
+  put(world->storage, &empty, "nothing");
+  assert_int_equal(look(world->storage, &empty, "nothing"), MC_OK);
+  stage = create(world->storage, NULL, content.size);
+  assert_int_equal(pwrite_all(stage->fd, content.bytes, 100, 0), 0);
+  world->ops->stage_close(stage, false);
+  DIR *dir = opendir(folder);
+  unsigned left = 0;
+  for (struct dirent *entry; dir && (entry = readdir(dir));) left += entry->d_name[0] != '.';
+  if (dir) closedir(dir);
+  assert_int_equal(left, 0);
+  free(content.bytes);
+  free(empty.bytes);
+}
+
 static void a_stage_that_is_closed_leaves_nothing(void **state) {
   struct world *world = *state;
   struct content content = content_new(SIZE, 5);
@@ -1144,6 +1180,7 @@ static int run(const struct place *place) {
       TEST(a_size_may_come_late),
       TEST(a_stage_can_be_resized),
       TEST(sizes_that_cannot_be_leave_a_stage_as_it_was),
+      TEST(a_stage_without_a_key_is_never_kept),
       TEST(a_stage_that_is_closed_leaves_nothing),
       TEST(a_commit_may_come_twice),
       TEST(followers_keep_what_they_have),

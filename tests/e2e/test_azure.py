@@ -5,10 +5,15 @@ import datetime
 import json
 import os
 import random
+import sys
 
 import pytest
 from azure.storage.blob import ContentSettings, generate_container_sas
-from harness import DENIED, MIB, MISSING, OK, USAGE, wait_until
+from harness import DENIED, MIB, MISSING, OK, ROOT, USAGE, wait_until
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from azure_gate import Gate
 
 KEYS = [
     "plain.bin",
@@ -19,7 +24,7 @@ KEYS = [
     "question?mark.bin",
     "ünïcode/模型.bin",
     "a&b;c,d'e(f)!g*h$.bin",
-    "~tilde:colon[x]{y}|z^`\".bin",
+    '~tilde:colon[x]{y}|z^`".bin',
 ]
 
 
@@ -33,12 +38,30 @@ def quoted(path):
 
 
 @pytest.fixture(params=["server", "local"])
-def getter(request, azure, make_client, make_server):
-    """A command with a server that has the store's variables, and one without server; both always ask the origin."""
-    fresh = {"MODELCACHE_REVALIDATE_AFTER": "1ms"}
-    if request.param == "server":
-        return make_client(make_server(env=azure.env | fresh), MODELCACHE_FALLBACK="false", **fresh)
-    return make_client(**azure.env, **fresh)
+def make_getter(request, make_client, make_server):
+    """A function that makes a command with a server that has these variables, or one without server that has them
+    itself; both always ask the origin."""
+
+    def make(env):
+        fresh = {"MODELCACHE_REVALIDATE_AFTER": "1ms", "MODELCACHE_NEGATIVE_TTL": "0"}
+        if request.param == "server":
+            return make_client(make_server(env=env | fresh), MODELCACHE_FALLBACK="false", **fresh)
+        return make_client(**env, **fresh)
+
+    return make
+
+
+@pytest.fixture
+def getter(azure, make_getter):
+    return make_getter(azure.env)
+
+
+@pytest.fixture
+def gate(azure):
+    """In front of the store: it wants tokens."""
+    gate = Gate(azure.server.endpoint, sas(azure)).start()
+    yield gate
+    gate.stop()
 
 
 def read_tree(path):
@@ -82,13 +105,22 @@ def test_empty_and_large(azure, getter, folder):
     azure.put("large", large)
     getter("get", azure.url("large"), "-o", folder / "out", timeout=120)
     assert (folder / "out").read_bytes() == large
-    # What is kept as the blob's MD5 is compared with what has come.
-    azure.put("wrong", b"not what it says")
-    azure.blob("wrong").set_http_headers(ContentSettings(content_md5=bytearray(16)))
-    result = getter("get", azure.url("wrong"), "-o", folder / "out", "--retries", 0, code=None)
-    assert result.code != OK and "MD5" in result.err, result
 
 
+def test_the_md5_that_is_kept_with_a_blob(azure, getter, local, folder):
+    """What has come is compared with it, in a tree too, where nothing but the listing and the content is asked for."""
+    azure.put("sums/wrong", b"not what it says")
+    azure.blob("sums/wrong").set_http_headers(ContentSettings(content_md5=bytearray(16)))
+    for command, target in (("get", "out"), ("tree", "tree")):
+        url = azure.url("sums/" if command == "tree" else "sums/wrong")
+        flags = ("-o", folder / target) if command == "get" else (folder / target,)
+        assert getter(command, url, *flags, code=None).code != OK
+        assert not (folder / target).exists()
+        assert "MD5" in local(command, url, *flags, env=azure.env, code=None).err
+        assert not (folder / target).exists()
+
+
+@pytest.mark.slow
 def test_tree_of_several_pages(azure, getter, folder):
     """The service gives at most 5000 at once."""
     files = {f"models/{n % 9}/{n:05}": b"%d" % n for n in range(5100)}
@@ -97,11 +129,31 @@ def test_tree_of_several_pages(azure, getter, folder):
     azure.put("models/folder/", b"")
     azure.put("models/of/a/hierarchical/account", b"", metadata={"hdi_isfolder": "true"})
     getter("tree", azure.url("models/"), folder / "tree", timeout=300)
-    assert read_tree((folder / "tree").resolve()) == {path.removeprefix("models/"): data for path, data in files.items()}
+    assert read_tree((folder / "tree").resolve()) == {
+        path.removeprefix("models/"): data for path, data in files.items()
+    }
     listed = getter("ls", azure.url("models/"), "--origin", "--json", timeout=120).json_lines
     assert len(listed) == 5100
     getter("tree", azure.url("nothing/"), folder / "none", code=MISSING)
     getter("get", azure.url("models/of/a/hierarchical/account"), "-o", folder / "out", code=MISSING)
+
+
+def test_a_tree_of_which_some_is_new(azure, getter, folder):
+    files = {f"models/{n % 3}/{n:03}.bin": noise(1000 + n, n) for n in range(60)}
+    azure.put_many(files)
+    getter("tree", azure.url("models/"), folder / "tree")
+    first = (folder / "tree").resolve()
+    getter("tree", azure.url("models/"), folder / "tree")
+    assert (folder / "tree").resolve() == first
+    files["models/1/001.bin"] = b"another"
+    azure.put("models/1/001.bin", b"another")
+    azure.delete("models/0/000.bin")
+    del files["models/0/000.bin"]
+    getter("tree", azure.url("models/"), folder / "tree")
+    assert (folder / "tree").resolve() != first
+    assert read_tree((folder / "tree").resolve()) == {
+        path.removeprefix("models/"): data for path, data in files.items()
+    }
 
 
 def test_a_snapshot(azure, getter, folder):
@@ -133,7 +185,7 @@ def test_content_that_changes_during_the_download(azure, make_server, make_clien
 
 
 def sas(azure, permission="rl", hours=1):
-    expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=hours)
+    expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
     return generate_container_sas(
         azure.account, azure.container, account_key=azure.server.KEY, permission=permission, expiry=expiry
     )
@@ -158,19 +210,24 @@ def test_variables(azure, make_client, folder):
 def test_rules_and_triton(azure, make_server, make_client, folder):
     azure.put("model.bin", b"content")
     (folder / "sas").write_text(f"?{sas(azure)}\n")
+    (folder / "key").write_text(f"{azure.server.KEY}\n")
     named = {
         "key": {"account_key": azure.server.KEY},
         "sas": {"account": azure.account, "sas": sas(azure)},
         "sas-file": {"sas_file": str(folder / "sas")},
+        "key-file": {"account_key_file": str(folder / "key")},
         "connection": {"connection_string": azure.connection},
     }
     for name, settings in named.items():
         rule = {"prefix": f"as://{azure.account}/", "credentials": name, "endpoint": azure.server.endpoint}
         config = folder / f"{name}.yaml"
         config.write_text(json.dumps({"origins": [rule], "credentials": {name: settings}}))
-        client = make_client(make_server("--config", config), MODELCACHE_FALLBACK="false")
+        server = make_server("--config", config, "--log-level", "debug")
+        client = make_client(server, MODELCACHE_FALLBACK="false")
         client("get", azure.url("model.bin"), "-o", folder / "out")
         assert (folder / "out").read_bytes() == b"content"
+        told = client("origins", "check", azure.url("model.bin")).out + server.log_text()
+        assert f"'{name}'" in told and "sig=" not in told and azure.server.KEY not in told
     triton = folder / "triton.json"
     other = {"account_str": "another", "account_key": base64.b64encode(b"of another").decode()}
     mine = {"account_str": azure.account, "account_key": azure.server.KEY}
@@ -215,3 +272,55 @@ def test_a_public_container(azure, make_client, folder):
     azure.client.get_container_client(azure.container).set_container_access_policy({}, public_access=None)
     result = client("get", azure.url("model.bin"), "-o", folder / "out", "--refresh", code=None)
     assert result.code in (DENIED, MISSING) and "without" in result.err, result
+
+
+# ---- identities ----
+
+
+def application(gate, folder):
+    (folder / "assertion").write_text(f"{gate.assertion}\n")
+    names = {"AZURE_CLIENT_ID": "app", "AZURE_TENANT_ID": "tenant"}
+    return gate.env | names | {"AZURE_FEDERATED_TOKEN_FILE": str(folder / "assertion")}
+
+
+def test_a_token_that_expires_halfway(azure, gate, make_getter, folder):
+    """What has come stays, and the file with the assertion is read again."""
+    data = noise(MIB) * 60 + b"end"
+    azure.put("model.bin", data)
+    getter = make_getter(application(gate, folder))
+
+    def expire(number):
+        if number == 3:
+            gate.assertion = "another"
+            (folder / "assertion").write_text("another")
+            gate.revoke()
+
+    gate.on_read = expire
+    getter("get", azure.url("model.bin"), "-o", folder / "out", timeout=120)
+    assert (folder / "out").read_bytes() == data
+    assert gate.given == ["application"] * 2
+    assert len(set(gate.reads)) > 3 and None not in gate.reads, "it is read in several ranges"
+
+
+def test_who_gets_no_token_is_told_why(azure, gate, make_getter, folder):
+    azure.put("model.bin", b"content")
+    getter = make_getter(application(gate, folder))
+    (folder / "assertion").write_text("wrong-and-secret")
+    result = getter("get", azure.url("model.bin"), "-o", folder / "out", "--retries", 0, code=DENIED)
+    assert "AADSTS700024" in result.err and "AZURE_FEDERATED_TOKEN_FILE" in result.err, result
+    assert "wrong-and-secret" not in result.err, result
+    secret = {name: value for name, value in application(gate, folder).items() if "FEDERATED" not in name}
+    make_getter(secret | {"AZURE_CLIENT_SECRET": gate.assertion})("get", azure.url("model.bin"), "-o", folder / "out")
+    assert (folder / "out").read_bytes() == b"content"
+
+
+def test_the_machines_identity_and_a_service_that_is_busy(azure, gate, make_getter, folder):
+    files = {f"models/{number}": b"%d" % number for number in range(30)}
+    azure.put_many(files)
+    busy = (503, {"x-ms-error-code": "ServerBusy", "Retry-After": "1"})
+    gate.on_read = lambda number: busy if number == 2 else None
+    getter = make_getter(gate.env)
+    getter("tree", azure.url(), folder / "tree")
+    assert read_tree((folder / "tree").resolve()) == files
+    assert gate.given == ["machine"], "one token for all"
+    assert len(gate.reads) == len(files) + 1

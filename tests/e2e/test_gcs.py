@@ -9,7 +9,7 @@ import threading
 import urllib.parse
 
 import pytest
-from harness import CORRUPT, DENIED, MIB, MISSING, ROOT, USAGE, sha256
+from harness import CORRUPT, DENIED, MIB, MISSING, ROOT, UNAVAILABLE, USAGE, sha256
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
@@ -179,8 +179,14 @@ def test_bytes_that_are_not_what_was_stored(gcs, make_gate, make_getter, folder)
     gcs.put("model.bin", os.urandom(MIB))
     gate.on_media = lambda request, body: body[:-1] + bytes([body[-1] ^ 1])
     getter = make_getter({"STORAGE_EMULATOR_HOST": gate.endpoint, "MODELCACHE_RETRIES": "0"})
-    getter("get", gcs.url("model.bin"), "-o", folder / "out", code=CORRUPT)
+    # A client that reads behind the download may hear no more than that the service has lost the file.
+    codes = (CORRUPT, UNAVAILABLE)
+    assert getter("get", gcs.url("model.bin"), "-o", folder / "out", code=None).code in codes
     assert not (folder / "out").exists()
+    assert (
+        getter("tree", gcs.url(), folder / "tree", code=None).code in codes
+    )  # only the content's head tells the checksum
+    assert not (folder / "tree").exists()
 
 
 # ---- credentials ----
@@ -215,20 +221,24 @@ def test_a_service_account(gcs, gate, make_ruled, folder):
 
 def test_tokens_that_are_revoked_halfway(gcs, gate, make_ruled, folder):
     """Each range is asked for with the token that is good then."""
-    data, times = os.urandom(40 * MIB), threading.Semaphore(2)
+    data, once = os.urandom(40 * MIB), threading.Lock()
     gcs.put("model.bin", data)
     key = folder / "key.json"
     key.write_text(json.dumps(gate.account()))
     client = make_ruled(gate, {"file": str(key)})
 
     def revoke(request, body):
-        if request.headers.get("Range") and times.acquire(blocking=False):
-            gate.revoke()
+        """The first answer is cut: at least the rest of it is asked for with another token."""
+        if not once.acquire(blocking=False):
+            return None
+        gate.revoke()
+        request.close_connection = True
+        return body[: MIB + 7]
 
     gate.on_media = revoke
     client("get", gcs.url("model.bin"), "-o", folder / "out")
     assert (folder / "out").read_bytes() == data
-    assert gate.given >= 2
+    assert gate.given == 2
 
 
 def test_the_machines_own_token(gcs, gate, make_ruled, folder):

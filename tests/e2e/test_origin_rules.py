@@ -230,6 +230,21 @@ def test_secrets_are_never_told(nginx, make_ruled, make_client, dial, stubs, fol
         assert SECRET not in text and SECRET_IN_FILE not in text, text
 
 
+def test_a_web_server_gets_what_its_rule_names(nginx, make_ruled, make_client, folder):
+    for path in ("private/model.bin", "model.bin"):
+        nginx.model(path, CHUNK)
+    (folder / "token").write_text(SECRET_IN_FILE + "\n")
+    rules = [{"prefix": nginx.url("private/"), "credentials": "hub"}]
+    client = make_client(make_ruled(origins=rules, credentials={"hub": {"token_file": str(folder / "token")}}))
+    for path in ("private/model.bin", "model.bin"):
+        client("get", nginx.url(path), "-o", folder / "out")
+    client("ls", "--origin", nginx.url("private/"))
+    for row in nginx.requests():
+        private = row["uri"].startswith("/private/")
+        assert row["authorization"] == (f"Bearer {SECRET_IN_FILE}" if private else ""), row
+    assert "'hub', by the rule" in client("origins", "check", nginx.url("private/model.bin")).out
+
+
 def test_the_configuration_is_printed_as_it_can_be_read(folder):
     (folder / "config.yaml").write_text(
         "origins:\n  - prefix: s3://b/\n    revalidate_after: never\n    proxy: none\n  - {prefix: 's3://c/', allowed: no}\n"

@@ -1,11 +1,17 @@
 """s3:// against real S3 servers of two makes."""
 
+import base64
 import hashlib
-import os
+import json
 import pathlib
+import sys
 
 import pytest
-from harness import CHUNK, DENIED, MIB, MISSING, OK, UNAVAILABLE, USAGE, sha256
+from harness import CHUNK, CORRUPT, DENIED, FAILURE, MIB, MISSING, OK, ROOT, UNAVAILABLE, USAGE, sha256
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+import s3_gate  # noqa: E402
 
 NAMES = [
     "plain.bin",
@@ -37,7 +43,7 @@ def make_getter(request, make_client, make_server):
     is asked for every time."""
 
     def make(env, *flags):
-        fresh = {"MODELCACHE_REVALIDATE_AFTER": "1ms", "MODELCACHE_NEGATIVE_TTL": "0"}
+        fresh = {"MODELCACHE_REVALIDATE_AFTER": "1ms", "MODELCACHE_NEGATIVE_TTL": "0", "MODELCACHE_FALLBACK": "no"}
         if request.param == "server":
             return make_client(
                 make_server("--revalidate-after", "1ms", "--negative-ttl", "0", *flags, env=env), **fresh
@@ -117,7 +123,7 @@ def test_wrong_credentials(s3, make_getter, folder):
 
 
 def test_more_than_one_page(s3, make_getter, folder):
-    names = [f"tree/part {number % 7}/{number:04}" for number in range(2100)]
+    names = [f"tree/part {number % 7}/{number:04}" for number in range(1050)]
     s3.put_many({name: name.encode() for name in names})
     s3.put("tree2/other", b"x")
     getter = make_getter(s3.env)
@@ -136,3 +142,202 @@ def test_virtual_hosts(s3, make_getter, folder):
     env = s3.virtual_host_env | {"AWS_CONFIG_FILE": str(home / ".aws/config")}
     get(make_getter(env), s3.url("a folder/+"), folder)
     assert (folder / "out").read_bytes() == b"virtual"
+
+
+# ---- versions, checksums, changes ----
+
+
+@pytest.fixture
+def make_gate():
+    """A function that starts a gate before a store."""
+    gates = []
+
+    def make(store):
+        gates.append(s3_gate.Gate(store.server.endpoint).start())
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.stop()
+
+
+def through(gate, store, **more):
+    return store.env | {"AWS_ENDPOINT_URL": gate.endpoint} | more
+
+
+def test_a_version_may_be_named(s3, make_getter, folder):
+    s3.keep_versions()
+    first = s3.put("file", b"one")["VersionId"]
+    second = s3.put("file", b"the other")["VersionId"]
+    getter = make_getter(s3.env)
+    get(getter, s3.url(f"file?versionId={first}"), folder)
+    assert (folder / "out").read_bytes() == b"one"
+    get(getter, s3.url("file"), folder)
+    assert (folder / "out").read_bytes() == b"the other"
+    assert getter("stat", "--json", s3.url("file")).json["version"] == second
+    s3.delete("file")
+    get(getter, s3.url("file"), folder, MISSING)
+    get(getter, s3.url(f"file?versionId={second}"), folder)
+    assert "versionId" in get(getter, s3.url("file?version=1"), folder, USAGE).err
+
+
+def crc32c(data):
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
+    return base64.b64encode((crc ^ 0xFFFFFFFF).to_bytes(4, "big")).decode()
+
+
+@pytest.mark.parametrize("algorithm", ["SHA256", "CRC32C"])
+def test_checksums_are_checked(make_store, make_gate, make_getter, folder, algorithm):
+    store = make_store("minio")
+    data = data_of("sum", 100_000)
+    store.put(
+        "file",
+        data,
+        **({"ChecksumCRC32C": crc32c(data)} if algorithm == "CRC32C" else {"ChecksumAlgorithm": algorithm}),
+    )
+    gate = make_gate(store)
+    getter = make_getter(through(gate, store), "--retries", "0")
+    gate.on_body = lambda request, body: bytes([body[0] ^ 1]) + body[1:]
+    result = get(getter, store.url("file"), folder, None)
+    assert result.code in (CORRUPT, UNAVAILABLE) and not (folder / "out").exists()
+    gate.on_body = None
+    get(getter, store.url("file"), folder)
+    assert (folder / "out").read_bytes() == data
+
+
+def test_a_change_halfway_is_noticed(s3, make_gate, make_getter, folder):
+    gate, size = make_gate(s3), 10 * CHUNK
+    s3.put("file", data_of("old", size))
+    new, seen = data_of("new", size), []
+
+    def change(request):
+        if request.command == "GET":
+            seen.append(request.headers.get("If-Match"))
+            if len(seen) == 4:
+                s3.put("file", new)
+
+    gate.on_request = change
+    get(make_getter(through(gate, s3)), s3.url("file"), folder)
+    assert sha256(folder / "out") == hashlib.sha256(new).hexdigest()
+    assert all(seen) and len(set(seen)) == 2
+
+
+def test_a_tree_is_not_asked_about_file_by_file(s3, make_gate, make_client, folder):
+    gate = make_gate(s3)
+    s3.put_many({f"tree/{number}": b"%d" % number for number in range(40)})
+    make_client(**through(gate, s3))("tree", s3.url("tree/"), folder / "tree")
+    assert len(list((folder / "tree").iterdir())) == 40
+    assert [method for method, _, _ in gate.requests].count("HEAD") == 0
+
+
+def test_the_region_is_found_out(s3, make_gate, make_getter, folder):
+    gate = make_gate(s3)
+    s3.put("file", b"here")
+    s3.put("other", b"here, too")
+    getter = make_getter(through(gate, s3, AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1"))
+    get(getter, s3.url("file"), folder)
+    assert (folder / "out").read_bytes() == b"here"
+    getter("tree", s3.url(), folder / "tree")
+    assert (folder / "tree" / "other").read_bytes() == b"here, too"
+
+
+# ---- credentials ----
+
+
+def without_keys(store):
+    return {name: value for name, value in store.env.items() if "KEY" not in name}
+
+
+def test_keys_that_expire_halfway(make_store, make_gate, make_getter, folder):
+    store = make_store("minio")
+    gate, data = make_gate(store), data_of("long", 10 * CHUNK)
+    store.put("file", data)
+    gate.make_keys = store.server.temporary_keys
+    gets = []
+
+    def expire(request):
+        gets.extend([request.signer] if request.command == "GET" and request.headers.get("Range") else [])
+        if len(gets) == 4:
+            gate.refused.add(gets[0])
+
+    gate.on_request = expire
+    env = without_keys(store) | {"AWS_ENDPOINT_URL": gate.endpoint, "AWS_CONTAINER_CREDENTIALS_FULL_URI": gate.agent}
+    get(make_getter(env), store.url("file"), folder)
+    assert sha256(folder / "out") == hashlib.sha256(data).hexdigest()
+    assert len(gate.given) == 2 and set(gets) == set(gate.given)
+
+
+def test_a_role_of_a_profile(make_store, make_getter, folder):
+    """MinIO is STS, too."""
+    store = make_store("minio")
+    store.put("file", b"by a role")
+    (folder / "credentials").write_text(
+        f"[base]\naws_access_key_id = {store.server.ACCESS_KEY}\naws_secret_access_key = {store.server.SECRET_KEY}\n"
+    )
+    (folder / "config").write_text(
+        "[profile worker]\nrole_arn = arn:aws:iam::000000000000:role/any\nsource_profile = base\n"
+    )
+    files = {"AWS_SHARED_CREDENTIALS_FILE": folder / "credentials", "AWS_CONFIG_FILE": folder / "config"}
+    getter = make_getter(without_keys(store) | {"AWS_PROFILE": "worker"} | {k: str(v) for k, v in files.items()})
+    get(getter, store.url("file"), folder)
+    assert (folder / "out").read_bytes() == b"by a role"
+
+
+def test_tritons_file(s3, make_getter, folder):
+    s3.put("models/file", b"triton")
+    keys = {"key_id": s3.server.ACCESS_KEY, "secret_key": s3.server.SECRET_KEY, "region": s3.env["AWS_REGION"]}
+    path = folder / "credentials.json"
+    path.write_text(json.dumps({"s3": {"": {"key_id": "no", "secret_key": "no"}, s3.triton_url("models"): keys}}))
+    getter = make_getter({"TRITON_CLOUD_CREDENTIAL_PATH": str(path), "AWS_EC2_METADATA_DISABLED": "true"})
+    get(getter, s3.triton_url("models/file"), folder)
+    assert (folder / "out").read_bytes() == b"triton"
+
+
+def test_public_and_private(s3, make_getter, folder):
+    s3.put("file", b"x")
+    err = get(make_getter(without_keys(s3)), s3.url("file"), folder, DENIED).err
+    assert "no credentials" in err and "AWS_ACCESS_KEY_ID" in err
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": ["s3:GetObject", "s3:ListBucket"],
+                "Resource": [f"arn:aws:s3:::{s3.bucket}", f"arn:aws:s3:::{s3.bucket}/*"],
+            }
+        ],
+    }
+    s3.client.put_bucket_policy(Bucket=s3.bucket, Policy=json.dumps(policy))
+    get(make_getter(without_keys(s3)), s3.url("file"), folder)
+    assert (folder / "out").read_bytes() == b"x"
+
+
+def test_a_rule(s3, make_server, make_client, folder):
+    s3.put("file", b"by a rule")
+    config = folder / "config.yaml"
+    rule = {"prefix": s3.url(), "endpoint": s3.server.endpoint, "credentials": "team"}
+    (folder / "secret").write_text(f"{s3.server.SECRET_KEY}\n")
+    keys = {"access_key_id": s3.server.ACCESS_KEY, "secret_access_key_file": str(folder / "secret")}
+    team = keys | {"region": s3.env["AWS_REGION"], "addressing_style": "path"}
+    config.write_text(json.dumps({"origins": [rule], "credentials": {"team": team}}))
+    client = make_client(make_server("--config", config), MODELCACHE_FALLBACK="no")
+    get(client, s3.url("file"), folder)
+    assert (folder / "out").read_bytes() == b"by a rule"
+    told = client("origins", "check", s3.url("file"), "--json").json
+    assert told["upstream"] == "s3" and told["endpoint"] == s3.server.endpoint
+    assert "team" in told["credentials"] and told["identity"] == s3.server.ACCESS_KEY
+    assert told["size"] == 9 and s3.server.SECRET_KEY not in json.dumps(told)
+
+
+def test_what_is_not_supported_says_so(make_getter, folder):
+    (folder / "config").write_text("[default]\ncredential_process = /bin/false\n")
+    err = get(make_getter({"AWS_CONFIG_FILE": str(folder / "config")}), "s3://bucket/file", folder, FAILURE).err
+    assert "credential_process" in err and "AWS_PROFILE" in err

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "backends/upstream/azure/connection.h"
-#include "backends/upstream/azure/credentials.h"
+#include "backends/upstream/azure/kinds.h"
 #include "backends/upstream/azure/sign.h"
 #include "fuzz.h"
 

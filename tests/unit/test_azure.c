@@ -224,6 +224,11 @@ static void variables_are_looked_for_in_order_and_for_their_account(void **state
   unsetenv("AZURE_STORAGE_ACCOUNT"); /* of which, nobody knows */
   open_upstream();
   assert_string_equal(explain("as://two/c/a"), "none: AZURE_STORAGE_SAS_TOKEN is not of the account 'two'");
+  setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=two;BlobEndpoint=https://two.example.com", 1);
+  open_upstream(); /* which says only where it is */
+  explain("as://two/c/a");
+  assert_string_equal(f.access.endpoint, "https://two.example.com");
+  unsetenv("AZURE_STORAGE_CONNECTION_STRING");
   setenv("AZURE_STORAGE_KEY", "not hunter2", 1);
   open_upstream();
   assert_says(explain("as://two/c/a"), "AZURE_STORAGE_KEY: the account's key is not base64");
@@ -378,7 +383,7 @@ static void the_machines_own_identity(void **state) {
     script(FOUND);
     assert_int_equal(stat_url(URL), MC_OK);
     assert_int_equal(stat_url(URL), MC_OK);
-    assert_says(explain(URL), "none: no variable has any");
+    assert_says(explain(URL), "none: no variable has any; the machine's managed identity: this machine has none");
   }
   assert_null(strstr(http_server_request(&f.server, 3), "Authorization:"));
   /* It is there, and busy. */

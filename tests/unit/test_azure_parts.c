@@ -12,7 +12,7 @@
 #include "backends/upstream/azure/address.h"
 #include "backends/upstream/azure/blobs.h"
 #include "backends/upstream/azure/connection.h"
-#include "backends/upstream/azure/credentials.h"
+#include "backends/upstream/azure/kinds.h"
 #include "backends/upstream/azure/sign.h"
 #include "backends/upstream/azure/token.h"
 #include "base/buf.h"

@@ -73,7 +73,7 @@ static void test_defaults(void **state) {
   assert_int_equal(read_text(""), -1);
   assert_string_equal(options.control, "127.0.0.1:7440");
   assert_int_equal(options.drain_ms, 30000);
-  assert_string_equal(options.cache.schemes, "http,https,s3,gs,as");
+  assert_string_equal(options.cache.schemes, "http,https,s3,gs,as,hf");
   assert_string_equal(options.cache.storage, "/home/somebody/.cache/modelcached");
   setenv("XDG_CACHE_HOME", "/cache", 1);
   assert_int_equal(read_text("# nothing\n"), -1);

@@ -341,6 +341,17 @@ static void without_any_it_is_asked_without(void **state) {
   end(&f);
 }
 
+static void a_machine_that_does_not_answer_is_none_of_ec2(void **state) {
+  (void)state;
+  struct fixture f;
+  begin(&f);
+  http_server_script(&f.machine, "……");
+  http_server_script(&f.s3, HEAD_4);
+  assert_int_equal(stat_url(&f, URL), MC_OK);
+  assert_false(last_has(&f, "Authorization"));
+  end(&f);
+}
+
 static void the_machine_is_not_asked_where_that_is_disabled(void **state) {
   (void)state;
   struct fixture f;
@@ -539,6 +550,7 @@ int main(void) {
       cmocka_unit_test(a_containers_agent_elsewhere_gets_no_token),
       cmocka_unit_test(the_machine_is_asked_in_a_session),
       cmocka_unit_test(without_any_it_is_asked_without),
+      cmocka_unit_test(a_machine_that_does_not_answer_is_none_of_ec2),
       cmocka_unit_test(the_machine_is_not_asked_where_that_is_disabled),
       cmocka_unit_test(keys_that_have_expired_are_got_anew_while_it_is_read),
       cmocka_unit_test(when_keys_expire_is_told),

@@ -84,12 +84,16 @@ mc_status posix_read_file(const char *path, void **data, size_t *size, size_t ma
   return error ? posix_error(err, error, "can't read %s", path) : MC_OK;
 }
 
+int posix_make_folder_of(const char *path) {
+  char folder[PATH_SIZE];
+  snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(path, '/') - path), path);
+  return mkdir_all(folder, 0777);
+}
+
 int posix_move(const char *from, const char *to) {
   if (rename(from, to) == 0) return 0;
   if (errno != ENOENT) return errno;
-  char folder[PATH_SIZE];
-  snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(to, '/') - to), to);
-  int error = mkdir_all(folder, 0777);
+  int error = posix_make_folder_of(to);
   if (!error && rename(from, to)) error = errno;
   return error;
 }

@@ -45,6 +45,8 @@ bool posix_is_missing(int errnum);
 mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err);
 /* Rename, making the folder of `to` when it is missing. 0 or an errno. */
 int posix_move(const char *from, const char *to);
+/* Make the folder of `path`. 0 or an errno. */
+int posix_make_folder_of(const char *path);
 /* Milliseconds since 1970; 0 if there is no such file. */
 int64_t posix_mtime(const char *path);
 /* Call `visit` with each name in the folder `path` until it returns false, which sets *stopped (may be NULL). Hidden

@@ -9,6 +9,9 @@
  * was written to it for a minute. The stage of an owner that was slower than that is lost to it: its commit fails with
  * MC_BUSY, as its folder has another name by then.
  *
+ * A stage without a key is a file that has no name before it is committed, where the file system can do that: it goes
+ * with its process. A network file system can't, and has a folder as for any other.
+ *
  * The journal is a row of frames, each a length (u32, little-endian, never 0) and so many bytes: a process that is
  * killed inside of write(2) can leave half of what it wrote, which is cut off when the stage is adopted. */
 #include "posix.h"
@@ -38,7 +41,7 @@ struct stage {
   uint64_t journal_bytes; /* of what was appended */
   bool torn;              /* half a frame is behind them */
   bool unsound;           /* data could not be flushed: what the file holds is not known any more */
-  char name[NAME_SIZE];   /* of its folder */
+  char name[NAME_SIZE];   /* of its folder; empty: it has none */
 };
 
 static struct stage *stage_of(mc_stage *base) {
@@ -231,13 +234,45 @@ static int create(struct stage **out, struct posix *self, const char *key, uint6
   return 0;
 }
 
+#define NO_KEY "0000000000000000000000000000000000000000000000000000000000000000"
+
+/* A file without a name. 0 or an errno. */
+static int open_nameless(int *fd, const struct posix *self, mode_t mode) {
+  char path[PATH_SIZE];
+  *fd = open(posix_path(path, self, "stage"), O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
+  return *fd < 0 ? errno : 0;
+}
+
+/* It is written as a whole at once, so that a full disk shows without its blocks being set aside. */
+static int create_nameless(struct stage **out, struct posix *self, uint64_t size) {
+  struct stage *stage = calloc(1, sizeof(*stage));
+  if (!stage) return ENOMEM;
+  *stage = (struct stage){.base = {.storage = &self->base, .fd = -1, .size = size}, .journal = -1};
+  int error = open_nameless(&stage->base.fd, self, 0600);
+  if (!error && ftruncate(stage->base.fd, (off_t)size)) error = errno;
+  if (!error) {
+    *out = stage;
+    return 0;
+  }
+  close_files(stage);
+  free(stage);
+  return error;
+}
+
+static int create_any(struct stage **out, struct posix *self, const char *key, uint64_t size) {
+  if (key) return create(out, self, key, size);
+  int error = create_nameless(out, self, size);
+  bool unable = error == EOPNOTSUPP || error == EISDIR || error == EINVAL || error == ENOENT;
+  return unable ? create(out, self, NO_KEY, size) : error;
+}
+
 mc_status posix_stage_create(mc_storage *storage, const char *key, uint64_t size, mc_stage **out, mc_error *err) {
   struct posix *self = posix_of(storage);
   struct stage *stage;
-  if (!key_is_valid(key)) return bad_key(err);
-  int error = create(&stage, self, key, size);
+  if (key && !key_is_valid(key)) return bad_key(err);
+  int error = create_any(&stage, self, key, size);
   /* A download that is wanted now is worth more than those that nobody goes on with. */
-  if (is_full(error) && posix_clean_stages(self, 0)) error = create(&stage, self, key, size);
+  if (is_full(error) && posix_clean_stages(self, 0)) error = create_any(&stage, self, key, size);
   if (is_full(error)) return full(self, size, err);
   if (error) return posix_error(err, error, "can't begin a download in %s/stage", self->root);
   *out = &stage->base;
@@ -423,11 +458,48 @@ static int write_file(const char *path, const void *data, size_t size, bool dura
  * errno. */
 static int flush(struct stage *stage) {
   if (stage->unsound) return EIO;
+  if (!*stage->name && !storage_of(stage)->durable) return 0; /* no file system over a network */
   int copy = fcntl(stage->base.fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) return errno;
   int error = storage_of(stage)->durable && fsync(copy) ? errno : 0;
   if (close(copy) && !error) error = errno;
   stage->unsound = error != 0;
+  return error;
+}
+
+/* Give a nameless file its name. A link can't replace a file, a rename can: what is there may be half an object. 0 or
+ * an errno. */
+static int give_name(const struct posix *self, int fd, const char *to) {
+  char from[64], between[PATH_SIZE], name[NAME_SIZE];
+  snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
+  if (linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0) return 0;
+  if (errno == ENOENT) {
+    int error = posix_make_folder_of(to);
+    if (error || linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0) return error;
+  }
+  if (errno != EEXIST) return errno;
+  new_name(name, NO_KEY, self->owner);
+  posix_path(between, self, "stage/%s", name);
+  if (linkat(AT_FDCWD, from, AT_FDCWD, between, AT_SYMLINK_FOLLOW)) return errno;
+  int error = rename(between, to) ? errno : 0;
+  if (error) unlink(between);
+  return error;
+}
+
+/* Put the meta at its place. 0 or an errno. */
+static int commit_meta(struct stage *stage, const char *to, const void *meta, size_t size) {
+  struct posix *self = storage_of(stage);
+  char from[PATH_SIZE];
+  if (*stage->name) {
+    int error = write_file(stage_file(from, self, stage->name, "meta"), meta, size, self->durable);
+    return error ? error : posix_move(from, to);
+  }
+  int fd, error = open_nameless(&fd, self, 0666);
+  if (error) return error;
+  error = write_all(fd, meta, size);
+  if (!error && self->durable && fsync(fd)) error = errno;
+  if (!error) error = give_name(self, fd, to);
+  if (close(fd) && !error) error = errno;
   return error;
 }
 
@@ -438,9 +510,10 @@ static int commit_files(struct stage *stage, const mc_digest *digest, const void
   int error = flush(stage);
   if (error) return error;
   if (fchmod(stage->base.fd, 0444)) log_debug(&self->logger, ORIGIN, "can't make an object read-only");
-  error = write_file(stage_file(from, self, stage->name, "meta"), meta, meta_size, self->durable);
-  if (!error) error = posix_move(from, posix_object_file(to, self, digest, ".meta"));
-  if (!error) error = posix_move(stage_file(from, self, stage->name, "data"), posix_object_file(to, self, digest, ""));
+  error = commit_meta(stage, posix_object_file(to, self, digest, ".meta"), meta, meta_size);
+  posix_object_file(to, self, digest, "");
+  if (!error && *stage->name) error = posix_move(stage_file(from, self, stage->name, "data"), to);
+  if (!error && !*stage->name) error = give_name(self, stage->base.fd, to);
   if (error || !self->durable) return error;
   *strrchr(to, '/') = 0;
   error = fsync_folder(to);
@@ -459,7 +532,7 @@ mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void
   if (is_full(error)) return full(self, MC_SIZE_UNKNOWN, err);
   if (error) return posix_error(err, error, "can't put an object into %s", self->root);
   close_files(stage); /* first: what is open keeps its folder alive on NFS */
-  remove_all(posix_path(path, self, "stage/%s", stage->name));
+  if (*stage->name) remove_all(posix_path(path, self, "stage/%s", stage->name));
   free(stage);
   return MC_OK;
 }
@@ -469,8 +542,8 @@ void posix_stage_close(mc_stage *base, bool keep) {
   struct posix *self = storage_of(stage);
   char path[PATH_SIZE];
   close_files(stage); /* first: what is open keeps its folder alive on NFS */
-  keep = keep && !stage->unsound && give_away(self, stage->name) == 0;
-  if (!keep && remove_all(posix_path(path, self, "stage/%s", stage->name))) {
+  keep = keep && !stage->unsound && *stage->name && give_away(self, stage->name) == 0;
+  if (!keep && *stage->name && remove_all(posix_path(path, self, "stage/%s", stage->name))) {
     log_warn(&self->logger, ORIGIN, "can't remove the stage %s", path);
   }
   free(stage);

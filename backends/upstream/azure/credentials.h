@@ -29,7 +29,4 @@ void azure_access_end(struct azure_access *access);
 bool azure_access_refuse(struct azure_credentials *credentials, const char *url, const struct azure_address *address,
                          const struct keys *keys);
 
-/* When a SAS ends, in milliseconds since 1970; 0: it doesn't say. For tests. */
-int64_t azure_sas_end(const char *sas);
-
 #endif

@@ -45,6 +45,8 @@ struct source {
   unsigned version;  /* counts tickets */
   unsigned asked;    /* Fetch calls made again since something was read */
   unsigned endpoint; /* of the ticket: the one that is used */
+  mc_status verdict; /* why the service can't give it: then it's not asked again */
+  mc_error reason;
 };
 
 /* ---- tickets ---- */
@@ -140,14 +142,23 @@ static void end_stream(struct source *source) {
 static mc_status step(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
   const void *data;
   size_t size;
-  mc_status status = rpc_stream_next(source->stream, &data, &size, call, err);
-  if (!status && data) status = take_event(source, data, size, args, err);
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = rpc_stream_next(source->stream, &data, &size, call, &error);
+  if (!status && data) status = take_event(source, data, size, args, &error);
+  if (status && err) *err = error;
   if (callers_own(status) || (!status && data)) return status;
   source->broke = rpc_stream_broke(source->stream);
   end_stream(source);
   if (source->done && status != MC_CHANGED) return MC_OK;
-  return status ? status
-                : mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service ended a Fetch without a complete ticket");
+  if (!status) {
+    status = mc_error_set(&error, MC_PROTOCOL, ORIGIN, "the service ended a Fetch without a complete ticket");
+    if (err) *err = error;
+  }
+  if (!source->broke) {
+    source->verdict = status;
+    source->reason = error;
+  }
+  return status;
 }
 
 /* Wait until the stream brings a ticket. */
@@ -215,6 +226,10 @@ static mc_status ask(struct source *source, const mc_digest *known, const mc_lis
 
 /* Call Fetch again, and wait for its first ticket. */
 static mc_status ask_again(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
+  if (source->verdict) {
+    if (err) *err = source->reason;
+    return source->verdict;
+  }
   if (source->asked > source->cluster->retries) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service keeps losing the file");
   }

@@ -77,7 +77,7 @@ static mc_status read_account(json_t **out, const char *path, mc_error *err) {
 static mc_status get_from_file(struct gcs_credentials *self, struct keys **out, const char *where, const char *path,
                                const mc_call *call, mc_error *err) {
   json_t *account = NULL;
-  struct gcs_token token = {NULL};
+  struct gcs_token token = {.text = NULL};
   mc_error error = MC_ERROR_INIT;
   mc_status status = read_account(&account, path, &error);
   if (!status) status = gcs_token_get(&token, account, self->client, call, &error);
@@ -97,7 +97,7 @@ static mc_status get_from_file(struct gcs_credentials *self, struct keys **out, 
 /* ---- the usual places ---- */
 
 static mc_status get_from_machine(struct gcs_credentials *self, struct keys **out, const mc_call *call, mc_error *err) {
-  struct gcs_token token = {NULL};
+  struct gcs_token token = {.text = NULL};
   const char *why = "NO_GCE_CHECK is set, and nothing is in " APPLICATION " or gcloud's folder";
   char where[200];
   mc_status status =
@@ -149,24 +149,7 @@ static struct keyring *ring_of(struct gcs_credentials *self, size_t number, cons
   return source ? source->ring : NULL;
 }
 
-/* A file that holds nothing but a token. */
-static mc_status read_token(struct keys **out, const char *where, const char *path, mc_error *err) {
-  void *data = NULL;
-  size_t size = 0;
-  int error = file_read(path, &data, &size, FILE_MAX);
-  if (error) return mc_error_errno(err, error, ORIGIN, "the token_path of %.200s, %.200s", where, path);
-  char *text = data;
-  while (size && strchr(" \t\r\n", text[size - 1])) text[--size] = 0;
-  mc_status status = gcs_token_is_sound(text)
-                         ? keys_out(out, where, NULL, text, 0, err)
-                         : mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                                        "the token_path of %.200s, %.200s, holds no token", where, path);
-  OPENSSL_cleanse(text, size);
-  free(text);
-  return status;
-}
-
-/* What needs no ring: *out is set, or this fails; else *ring. */
+/* What needs no ring, which is read for each request: *out is set, or this fails; else *ring. */
 static mc_status choose(struct gcs_credentials *self, struct keys **out, struct keyring **ring, const char *url,
                         mc_error *err) {
   struct keybook_page page;
@@ -175,8 +158,6 @@ static mc_status choose(struct gcs_credentials *self, struct keys **out, struct 
   mc_status status = keybook_find(self->book, &page, url, err);
   if (status) return status;
   const char *file = origin_setting(page.credentials, "file");
-  const char *token = origin_setting(page.credentials, "token");
-  const char *token_path = origin_setting(page.credentials, "token_path");
   const char *anonymous = origin_setting(page.credentials, "anonymous");
   if (page.place == KEYBOOK_NONE) return keys_out(out, page.where, NULL, NULL, 0, err);
   if (anonymous && strcmp(anonymous, "true") == 0) {
@@ -184,12 +165,16 @@ static mc_status choose(struct gcs_credentials *self, struct keys **out, struct 
     snprintf(where, sizeof(where), "none: %s", page.where);
     return keys_out(out, where, NULL, NULL, 0, err);
   }
-  if (token && !gcs_token_is_sound(token)) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the token of %.200s has a character that no token has",
-                        page.where);
+  char *token;
+  status = origin_secret(&token, page.credentials, "token", err);
+  if (!status && token && !gcs_token_is_sound(token)) {
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the token of %.200s has a character that no token has",
+                          page.where);
+  } else if (!status && token) {
+    status = keys_out(out, page.where, NULL, token, 0, err);
   }
-  if (token) return keys_out(out, page.where, NULL, token, 0, err);
-  if (token_path) return read_token(out, page.where, token_path, err);
+  secret_free(token);
+  if (status || *out) return status;
   *ring = file ? ring_of(self, page.number, file, page.where) : ring_of(self, self->count, NULL, "");
   return *ring ? MC_OK : no_memory(err);
 }
@@ -204,17 +189,20 @@ mc_status gcs_credentials_keys(struct gcs_credentials *self, struct keys **out, 
 bool gcs_credentials_refuse(struct gcs_credentials *self, const char *url, const struct keys *keys) {
   struct keyring *ring;
   struct keys *fixed = NULL;
-  mc_status status = choose(self, &fixed, &ring, url, NULL);
-  bool renews = !status && !fixed && keys->token;
+  if (!keys->token || choose(self, &fixed, &ring, url, NULL)) return false;
+  bool others = fixed ? fixed->token && strcmp(fixed->token, keys->token) != 0 : keyring_refuse(ring, keys);
   keys_release(fixed);
-  return renews && keyring_refuse(ring, keys);
+  return others;
 }
 
-const char *gcs_credentials_project(struct gcs_credentials *self, const char *url) {
+mc_status gcs_credentials_project(struct gcs_credentials *self, char **out, const char *url, mc_error *err) {
   struct keybook_page page;
-  const char *project = NULL;
-  if (keybook_find(self->book, &page, url, NULL) == MC_OK) project = origin_setting(page.credentials, "quota_project");
-  return project ? project : self->project;
+  *out = NULL;
+  mc_status status = keybook_find(self->book, &page, url, err);
+  if (!status) status = origin_secret(out, page.credentials, "quota_project", err);
+  if (status || *out || !self->project) return status;
+  *out = strdup(self->project);
+  return *out ? MC_OK : no_memory(err);
 }
 
 /* ---- the environment ---- */
@@ -241,7 +229,7 @@ static bool read_environment(struct gcs_credentials *self) {
 
 mc_status gcs_credentials_open(struct gcs_credentials **out, struct http_client *client,
                                const mc_upstream_config *config, mc_error *err) {
-  static const char *const keys[] = {"file", "token", "token_path", "anonymous", "quota_project", NULL};
+  static const char *const keys[] = {"file", "token", "anonymous", "quota_project", NULL};
   struct gcs_credentials *self = calloc(1, sizeof(*self));
   if (!self) return no_memory(err);
   self->client = client;

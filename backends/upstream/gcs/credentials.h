@@ -17,7 +17,7 @@ mc_status gcs_credentials_keys(struct gcs_credentials *self, struct keys **out, 
                                mc_error *err);
 /* A request for this URL that showed these keys was refused for them: whether to ask once more, with others. */
 bool gcs_credentials_refuse(struct gcs_credentials *self, const char *url, const struct keys *keys);
-/* The project that pays for requests for this URL, or NULL. */
-const char *gcs_credentials_project(struct gcs_credentials *self, const char *url);
+/* The project that pays for requests for this URL, malloced; *out NULL: it's not said. */
+mc_status gcs_credentials_project(struct gcs_credentials *self, char **out, const char *url, mc_error *err);
 
 #endif

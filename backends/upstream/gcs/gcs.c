@@ -46,10 +46,13 @@ mc_status gcs_authorize(struct gcs *self, const struct http_request *request, st
   if (emulated) return MC_OK;
   mc_status status = gcs_credentials_keys(self->credentials, &keys, request->url, call, err);
   if (status) return status;
-  const char *project = gcs_credentials_project(self->credentials, request->url);
+  target->keys = keys;
+  char *project;
+  status = gcs_credentials_project(self->credentials, &project, request->url, err);
+  if (status) return status;
   bool good = !keys->token || http_target_header(target, "Authorization: Bearer %s", keys->token);
   if (project && gcs_token_is_sound(project)) good &= http_target_header(target, "X-Goog-User-Project: %s", project);
-  target->keys = keys;
+  free(project);
   return good ? MC_OK : no_memory(err);
 }
 
@@ -210,7 +213,7 @@ static mc_status explain(mc_upstream *base, const char *url, mc_access *access, 
   char *endpoint = gcs_endpoint(self, url, &emulated);
   *access = (mc_access){.endpoint = ""};
   if (!endpoint) return no_memory(err);
-  snprintf(access->endpoint, sizeof(access->endpoint), "%s", endpoint);
+  url_printable(access->endpoint, sizeof(access->endpoint), endpoint);
   free(endpoint);
   if (emulated) {
     strcpy(access->credentials, "none: STORAGE_EMULATOR_HOST is set");

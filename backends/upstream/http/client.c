@@ -264,6 +264,10 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+static bool is_web(const char *url) {
+  return strncmp(url, "http:", 5) == 0 || strncmp(url, "https:", 6) == 0;
+}
+
 static bool is_read(const struct http_request *request) {
   return strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0;
 }
@@ -352,7 +356,7 @@ static mc_status drive(struct exchange *exchange, CURLM *multi, const mc_call *c
 
 /* Why there is no whole response. */
 static mc_status explain(const struct exchange *exchange, CURLcode code, mc_error *err) {
-  char url[URL_SHOWN];
+  char url[URL_SHOWN], site[SITE_SIZE];
   long connect_code = 0;
   url_printable(url, sizeof(url), exchange->request->url);
   if (exchange->refused_address) return http_refuse_address(exchange->request->url, err);
@@ -382,7 +386,11 @@ static mc_status explain(const struct exchange *exchange, CURLcode code, mc_erro
   case CURLE_GOT_NOTHING:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin closed the connection without an answer", url);
   default:
-    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: %s", url, curl_easy_strerror(code));
+    if (is_web(exchange->request->url)) {
+      return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: %s", url, curl_easy_strerror(code));
+    }
+    site_of(site, exchange->url); /* which the URL does not tell */
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s, asked at %s: %s", url, site, curl_easy_strerror(code));
   }
 }
 
@@ -416,7 +424,7 @@ static mc_status follow(char **url, struct http_client *client, const struct htt
   char shown[URL_SHOWN];
   char *to = strdup(*url);
   if (!to) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a redirect");
-  bool web = strncmp(request->url, "http:", 5) == 0 || strncmp(request->url, "https:", 6) == 0;
+  bool web = is_web(request->url);
   mc_status status = http_redirect(&to, web ? client->settings.schemes : NULL, easy, request->url, err);
   const mc_origin_rule *rule = status ? NULL : http_client_rule(client, to);
   url_printable(shown, sizeof(shown), request->url);

@@ -10,7 +10,6 @@
 #include "base/origin.h"
 
 #define ORIGIN    "http"
-#define TOKEN_MAX ((size_t)64 << 10)
 #define BASIC_MAX 1024
 
 /* ---- what can be sent ---- */
@@ -35,34 +34,59 @@ static bool is_header(const char *text) {
   return true;
 }
 
-static const char *problem_of(const mc_credentials *one) {
-  const char *token = origin_setting(one, "token"), *path = origin_setting(one, "token_path");
-  const char *user = origin_setting(one, "user"), *password = origin_setting(one, "password");
-  const char *header = origin_setting(one, "header");
-  if (!token + !path + !user < 2) return "they have more than one of token, token_path and user";
+/* ---- what is given ---- */
+
+struct login {
+  char *token, *user, *password, *header; /* malloced; NULL: not given */
+};
+
+static void forget(struct login *login) {
+  secret_free(login->token);
+  secret_free(login->user);
+  secret_free(login->password);
+  secret_free(login->header);
+}
+
+static const char *problem_of(const struct login *login) {
+  const char *user = login->user, *password = login->password;
+  if (login->token && user) return "they have both a token and a user";
   if (!user != !password) return "user and password belong together";
-  if (token && !is_text(token)) return "the token has a character that can't be sent, or none at all";
+  if (login->token && !is_text(login->token)) return "the token has a character that can't be sent, or none at all";
   if (user && (!is_text(user) || strchr(user, ':') || (*password && !is_text(password)))) {
     return "user or password have a character that can't be sent";
   }
   if (user && strlen(user) + strlen(password) + 1 > BASIC_MAX) return "user and password are longer than 1024 bytes";
-  if (header && !is_header(header)) return "the header is not 'Name: value', or one that requests have anyway";
+  if (login->header && !is_header(login->header)) {
+    return "the header is not 'Name: value', or one that requests have anyway";
+  }
   return NULL;
 }
 
+/* As it is now: files are renewed by others. To be forgotten, also after a failure. */
+static mc_status recall(struct login *login, const mc_credentials *one, mc_error *err) {
+  *login = (struct login){.token = NULL};
+  mc_status status = origin_secret(&login->token, one, "token", err);
+  if (!status) status = origin_secret(&login->user, one, "user", err);
+  if (!status) status = origin_secret(&login->password, one, "password", err);
+  if (!status) status = origin_secret(&login->header, one, "header", err);
+  const char *problem = status ? NULL : problem_of(login);
+  if (!problem) return status;
+  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the credentials '%.60s', for a web server: %s", one->name,
+                      problem);
+}
+
 mc_status http_login_check(const mc_upstream_config *config, const struct keybook *book, mc_error *err) {
-  static const char *const keys[] = {"token", "token_path", "user", "password", "header", NULL};
+  static const char *const keys[] = {"token", "user", "password", "header", NULL};
   mc_status status = keybook_check(book, "http", keys, err);
   if (!status) status = keybook_check(book, "https", keys, err);
   for (size_t i = 0; i < config->origin_count && !status; i++) {
     const mc_origin_rule *rule = &config->origins[i];
     if (strncmp(rule->prefix, "http://", 7) != 0 && strncmp(rule->prefix, "https://", 8) != 0) continue;
     const mc_credentials *one = origin_credentials(config->credentials, config->credentials_count, rule->credentials);
-    const char *problem = one ? problem_of(one) : NULL;
-    if (!problem) continue;
-    status =
-        mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "the credentials '%.60s', which the rule for %.100s names: %s",
-                     one->name, rule->prefix, problem);
+    struct login login;
+    if (!one) continue;
+    status = recall(&login, one, err);
+    forget(&login);
   }
   return status;
 }
@@ -71,25 +95,6 @@ mc_status http_login_check(const mc_upstream_config *config, const struct keyboo
 
 static mc_status no_memory(mc_error *err) {
   return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
-}
-
-/* Such files are renewed by others: it is read for each request. */
-static mc_status add_token_of(struct http_target *target, const struct keybook_page *page, const char *path,
-                              mc_error *err) {
-  void *data = NULL;
-  size_t size = 0;
-  int error = file_read(path, &data, &size, TOKEN_MAX);
-  if (error) return mc_error_errno(err, error, ORIGIN, "the token_path of %.120s, %.200s", page->where, path);
-  char *token = data;
-  while (size && strchr(" \t\r\n", token[size - 1])) token[--size] = 0;
-  bool sound = strlen(token) == size && is_text(token);
-  bool added = sound && http_target_header(target, "Authorization: Bearer %s", token);
-  OPENSSL_cleanse(data, size);
-  free(data);
-  if (added) return MC_OK;
-  if (sound) return no_memory(err);
-  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                      "the token_path of %.120s, %.200s, is of a file without a token", page->where, path);
 }
 
 static bool add_basic(struct http_target *target, const char *user, const char *password) {
@@ -105,12 +110,12 @@ static bool add_basic(struct http_target *target, const char *user, const char *
 }
 
 mc_status http_login(struct http_target *target, const struct keybook_page *page, mc_error *err) {
-  const char *token = origin_setting(page->credentials, "token");
-  const char *path = origin_setting(page->credentials, "token_path");
-  const char *user = origin_setting(page->credentials, "user");
-  const char *header = origin_setting(page->credentials, "header");
-  if (header && !http_target_header(target, "%s", header)) return no_memory(err);
-  if (token && !http_target_header(target, "Authorization: Bearer %s", token)) return no_memory(err);
-  if (user && !add_basic(target, user, origin_setting(page->credentials, "password"))) return no_memory(err);
-  return path ? add_token_of(target, page, path, err) : MC_OK;
+  struct login login;
+  mc_status status = recall(&login, page->credentials, err);
+  bool good = true;
+  if (!status && login.header) good = http_target_header(target, "%s", login.header);
+  if (!status && login.token) good &= http_target_header(target, "Authorization: Bearer %s", login.token);
+  if (!status && login.user) good &= add_basic(target, login.user, login.password);
+  forget(&login);
+  return status || good ? status : no_memory(err);
 }

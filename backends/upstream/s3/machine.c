@@ -1,6 +1,5 @@
 /* Keys that the container's or the machine's own metadata service gives. */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +10,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "chain.h"
 #include "page.h"
@@ -20,21 +20,22 @@
 #define MACHINE_HOST    "http://169.254.169.254"
 #define MACHINE_HOST_V6 "http://[fd00:ec2::254]"
 #define ANSWER_MAX      ((size_t)64 << 10)
-#define TOKEN_FILE_MAX  ((size_t)16 << 10)
-#define ANSWERS_MS      2000 /* who is so near answers at once, or isn't there */
+#define FOUND_MS        1000 /* who is so near answers at once, or isn't there */
+#define ANSWERS_MS      5000 /* who is there */
 #define TOKEN_PATH      "/latest/api/token"
 #define ROLE_PATH       "/latest/meta-data/iam/security-credentials/"
 
 /* Ask a metadata service. MC_UNAVAILABLE: nobody is there. */
-static mc_status ask(const struct s3_chain *chain, struct buf *answer, struct http_head *head, const char *method,
+static mc_status ask(const struct s3_chain *chain, struct buf *answer, int64_t patience_ms, const char *method,
                      const char *url, const char *header, const mc_call *call, mc_error *err) {
+  struct http_head head;
   const char *const headers[] = {header, NULL};
   struct http_request request = {
       .method = method, .url = url, .headers = headers, .follow = HTTP_FOLLOW_NONE, .of_machine = true};
   mc_call soon = *call;
-  soon.deadline = deadline_earlier(call->deadline, deadline_in_ms(ANSWERS_MS));
+  soon.deadline = deadline_earlier(call->deadline, deadline_in_ms(patience_ms));
   buf_init(answer, ANSWER_MAX);
-  mc_status status = http_ask_text(chain->client, &request, answer, head, &soon, err);
+  mc_status status = http_ask_text(chain->client, &request, answer, &head, &soon, err);
   if (status == MC_DEADLINE_EXCEEDED && !mc_call_check(call, err)) status = MC_UNAVAILABLE;
   return status;
 }
@@ -92,24 +93,21 @@ static mc_status container_url(char **out, const struct s3_environment *environm
                       "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https nor on this machine or a container's agent");
 }
 
-/* "Authorization: …", malloced; NULL without one. */
+/* "Authorization: …", malloced; *out stays NULL without a token. */
 static mc_status container_header(char **out, const struct s3_environment *environment, mc_error *err) {
   const char *path = environment->values[S3_CONTAINER_TOKEN_FILE], *token = environment->values[S3_CONTAINER_TOKEN];
-  void *text = NULL;
-  size_t size = 0;
-  int error = path ? file_read(path, &text, &size, TOKEN_FILE_MAX) : 0;
-  if (error) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                        "can't read %.200s (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): %s", path, strerror(error));
+  char *text = NULL;
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = path ? secret_read(&text, path, &why) : MC_OK;
+  if (status) {
+    return mc_error_set(err, status, ORIGIN, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: %.300s", why.message);
   }
   if (text) token = text;
-  mc_status status = MC_OK;
   if (token) {
     *out = format_str("Authorization: %.*s", (int)strcspn(token, "\r\n"), token);
     if (!*out) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a token");
   }
-  if (text) OPENSSL_cleanse(text, size);
-  free(text);
+  secret_free(text);
   return status;
 }
 
@@ -117,15 +115,13 @@ mc_status s3_get_container(const struct s3_chain *chain, struct keys **out, cons
   const struct s3_environment *environment = chain->environment;
   char *url = NULL, *header = NULL;
   struct buf answer = {0};
-  struct http_head head;
   if (!environment->values[S3_CONTAINER_RELATIVE_URI] && !environment->values[S3_CONTAINER_FULL_URI]) return MC_OK;
   mc_status status = container_url(&url, environment, err);
   if (!status) status = container_header(&header, environment, err);
-  if (!status) status = ask(chain, &answer, &head, "GET", url, header, call, err);
+  if (!status) status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, "the container's agent (AWS_CONTAINER_CREDENTIALS_…)", err);
   wipe(&answer);
-  if (header) OPENSSL_cleanse(header, strlen(header));
-  free(header);
+  secret_free(header);
   free(url);
   return status;
 }
@@ -145,10 +141,10 @@ static mc_status machine_host(char **out, const struct s3_environment *environme
 static mc_status begin_session(const struct s3_chain *chain, char **out, const char *host, const mc_call *call,
                                mc_error *err) {
   struct buf answer;
-  struct http_head head;
   char *url = format_str("%s" TOKEN_PATH, host);
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  mc_status status = ask(chain, &answer, &head, "PUT", url, "X-aws-ec2-metadata-token-ttl-seconds: 21600", call, err);
+  mc_status status =
+      ask(chain, &answer, FOUND_MS, "PUT", url, "X-aws-ec2-metadata-token-ttl-seconds: 21600", call, err);
   free(url);
   bool sound = !status && answer.size && strcspn(answer.data, "\r\n") == answer.size;
   if (sound) *out = format_str("X-aws-ec2-metadata-token: %s", answer.data);
@@ -166,10 +162,9 @@ static bool is_role_name(const char *name) {
 static mc_status find_role(const struct s3_chain *chain, char **out, const char *host, const char *header,
                            const mc_call *call, mc_error *err) {
   struct buf answer;
-  struct http_head head;
   char *url = format_str("%s" ROLE_PATH, host);
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  mc_status status = ask(chain, &answer, &head, "GET", url, header, call, err);
+  mc_status status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
   free(url);
   if (!status) {
     answer.data[strcspn(answer.data, "\r\n")] = 0;
@@ -183,13 +178,12 @@ static mc_status find_role(const struct s3_chain *chain, char **out, const char 
 static mc_status get_role(const struct s3_chain *chain, struct keys **out, const char *host, const char *header,
                           const mc_call *call, mc_error *err) {
   struct buf answer = {0};
-  struct http_head head;
   char *role = NULL;
   mc_status status = find_role(chain, &role, host, header, call, err);
   if (status) return status == MC_NOT_FOUND ? MC_OK : status;
   char *url = format_str("%s" ROLE_PATH "%s", host, role), *where = format_str("the machine's role %s", role);
   if (!url || !where) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  if (!status) status = ask(chain, &answer, &head, "GET", url, header, call, err);
+  if (!status) status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, where, err);
   wipe(&answer);
   free(role);
@@ -204,8 +198,7 @@ mc_status s3_get_machine(const struct s3_chain *chain, struct keys **out, const 
   mc_status status = machine_host(&host, chain->environment, err);
   if (!status) status = begin_session(chain, &header, host, call, err);
   if (!status && header) status = get_role(chain, out, host, header, call, err);
-  if (header) OPENSSL_cleanse(header, strlen(header));
-  free(header);
+  secret_free(header);
   free(host);
   return status;
 }

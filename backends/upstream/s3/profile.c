@@ -176,7 +176,11 @@ static mc_status read_file(struct s3_profiles *profiles, enum s3_profile_file fi
   size_t size = 0;
   int error = path ? file_read(path, &text, &size, FILE_MAX) : ENOENT;
   if (error == ENOENT || error == ENOTDIR) return MC_OK;
-  if (error) return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "can't read %.200s: %s", path, strerror(error));
+  char buffer[128];
+  if (error) {
+    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "can't read %.200s: %s", path,
+                        strerror_r(error, buffer, sizeof(buffer)));
+  }
   mc_status status = s3_profiles_add(profiles, file, path, text, size, err);
   OPENSSL_cleanse(text, size);
   free(text);

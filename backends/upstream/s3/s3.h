@@ -40,7 +40,7 @@ void s3_route_end(struct s3_route *route);
  * and signed, too. */
 mc_status s3_aim(struct s3 *self, const struct http_request *request, const char *query, const struct s3_header *header,
                  struct http_target *target, const mc_call *call, mc_error *err);
-/* See http_dialect. `about`: the same request, by GET, for what HEAD does not tell; or NULL. */
+/* See http_dialect. */
 mc_status s3_judge(struct s3 *self, const struct http_request *request, const struct http_head *head, const char *body,
                    bool *again, const mc_call *call, mc_error *err);
 

@@ -1,5 +1,4 @@
 /* Roles: STS gives keys of its own for those of another, or for the token of a web identity. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,16 +8,17 @@
 #include "address.h"
 #include "base/buf.h"
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "chain.h"
 #include "page.h"
 #include "sign.h"
 
-#define ORIGIN         "s3"
-#define GLOBAL_REGION  "us-east-1"
-#define TOKEN_FILE_MAX ((size_t)64 << 10)
-#define ANSWER_MAX     ((size_t)256 << 10)
-#define SESSION_NAME   "modelcache"
+#define ORIGIN        "s3"
+#define GLOBAL_REGION "us-east-1"
+#define QUESTION_MAX  ((size_t)256 << 10)
+#define ANSWER_MAX    ((size_t)256 << 10)
+#define SESSION_NAME  "modelcache"
 
 /* One question. */
 struct asking {
@@ -69,17 +69,11 @@ static void append_field(struct buf *body, const char *name, const char *value) 
 }
 
 static mc_status read_token(char **out, const struct s3_role *role, mc_error *err) {
-  void *text = NULL;
-  size_t size = 0;
-  int error = file_read(role->token_file, &text, &size, TOKEN_FILE_MAX);
-  if (error) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                        "can't read the token file %.150s, which is named by %.100s: %s", role->token_file, role->where,
-                        strerror(error));
-  }
-  *out = text;
-  (*out)[strcspn(*out, "\r\n")] = 0;
-  return MC_OK;
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = secret_read(out, role->token_file, &why);
+  return status ? mc_error_set(err, status, ORIGIN, "the token file that goes with %.100s: %.300s", role->where,
+                               why.message)
+                : MC_OK;
 }
 
 static mc_status write_question(struct buf *body, const struct s3_role *role, mc_error *err) {
@@ -92,8 +86,7 @@ static mc_status write_question(struct buf *body, const struct s3_role *role, mc
   append_field(body, "DurationSeconds", role->duration);
   append_field(body, "ExternalId", token ? NULL : role->external_id);
   append_field(body, "WebIdentityToken", token);
-  if (token) OPENSSL_cleanse(token, strlen(token));
-  free(token);
+  secret_free(token);
   return body->failed ? mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request") : MC_OK;
 }
 
@@ -139,7 +132,7 @@ mc_status s3_get_role(const struct s3_chain *chain, struct keys **out, const str
   struct asking asking = {.chain = chain, .role = role, .keys = keys};
   struct buf body, answer;
   char *url = NULL;
-  buf_init(&body, 4 * TOKEN_FILE_MAX);
+  buf_init(&body, QUESTION_MAX);
   buf_init(&answer, ANSWER_MAX);
   mc_status status = endpoint_of(&url, chain, role, err);
   if (!status) status = write_question(&body, role, err);

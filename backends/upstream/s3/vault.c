@@ -40,48 +40,62 @@ static mc_status no_memory(mc_error *err) {
 
 /* ---- getting keys ---- */
 
-/* The keys that are written in a rule's credentials or in Triton's file; *out stays NULL where there are none. */
-static mc_status get_written(struct s3_source *source, struct keys **out, mc_error *err) {
-  const char *id = origin_setting(source->credentials, "access_key_id");
-  const char *secret = origin_setting(source->credentials, "secret_access_key");
-  if (!id && !secret) return MC_OK;
-  if (!id || !secret) {
+/* What is said in a rule's credentials or in Triton's file, or in the files that those name. */
+enum { ID, SECRET, TOKEN, PROFILE, ROLE, EXTERNAL_ID, SAID };
+static const char *const names_of_said[SAID] = {"access_key_id", "secret_access_key", "session_token",
+                                                "profile",       "role_arn",          "external_id"};
+
+static mc_status read_said(char *said[SAID], const mc_credentials *credentials, mc_error *err) {
+  mc_status status = MC_OK;
+  for (int i = 0; i < SAID && !status; i++) status = origin_secret(&said[i], credentials, names_of_said[i], err);
+  return status;
+}
+
+static mc_status get_said(const struct s3_source *source, char *const said[SAID], struct keys **out, mc_error *err) {
+  if (!said[ID] && !said[SECRET]) return MC_OK;
+  if (!said[ID] || !said[SECRET]) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
                         "the credentials %.200s have only one of access_key_id and secret_access_key", source->where);
   }
-  *out = keys_new(source->where, id, secret, origin_setting(source->credentials, "session_token"), 0);
+  *out = keys_new(source->where, said[ID], said[SECRET], said[TOKEN], 0);
   return *out ? MC_OK : no_memory(err);
+}
+
+static mc_status get_as_said(struct s3_source *source, char *const said[SAID], struct keys **out, const mc_call *call,
+                             mc_error *err) {
+  const struct s3_settings *settings;
+  mc_status status = s3_source_settings(source, &settings, err);
+  if (!status) status = get_said(source, said, out, err);
+  if (status) return status;
+  struct s3_chain chain = {source->vault->client, &source->vault->environment, settings->region};
+  if (!*out && said[PROFILE]) status = s3_chain_profile(&chain, out, said[PROFILE], call, err);
+  if (!status && !*out) status = s3_chain_usual(&chain, out, call, err);
+  if (status || !said[ROLE]) return status;
+  struct s3_role role = {.where = source->where, .arn = said[ROLE], .external_id = said[EXTERNAL_ID]};
+  struct keys *base = *out;
+  *out = NULL;
+  if (base->id) {
+    status = s3_chain_role(&chain, out, &role, base, call, err);
+  } else {
+    status =
+        mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
+                     "the credentials %.150s name a role, but there are no keys to ask for it with", source->where);
+  }
+  keys_release(base);
+  return status;
 }
 
 static mc_status get(void *user, struct keys **out, const mc_call *call, mc_error *err) {
   struct s3_source *source = user;
-  const struct s3_settings *settings;
-  const char *profile = origin_setting(source->credentials, "profile");
+  char *said[SAID] = {NULL};
   *out = NULL;
   if (source->anonymous) {
     *out = keys_new(source->where, NULL, NULL, NULL, 0);
     return *out ? MC_OK : no_memory(err);
   }
-  mc_status status = s3_source_settings(source, &settings, err);
-  if (status) return status;
-  struct s3_chain chain = {source->vault->client, &source->vault->environment, settings->region};
-  struct s3_role role = {.where = source->where,
-                         .arn = origin_setting(source->credentials, "role_arn"),
-                         .external_id = origin_setting(source->credentials, "external_id")};
-  status = get_written(source, out, err);
-  if (!status && !*out && profile) status = s3_chain_profile(&chain, out, profile, call, err);
-  if (!status && !*out) status = s3_chain_usual(&chain, out, call, err);
-  if (status || !role.arn) return status;
-  struct keys *base = *out;
-  *out = NULL;
-  if (!base->id) {
-    status =
-        mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                     "the credentials %.150s name a role, but there are no keys to ask for it with", source->where);
-  } else {
-    status = s3_chain_role(&chain, out, &role, base, call, err);
-  }
-  keys_release(base);
+  mc_status status = read_said(said, source->credentials, err);
+  if (!status) status = get_as_said(source, said, out, call, err);
+  for (int i = 0; i < SAID; i++) secret_free(said[i]);
   return status;
 }
 
@@ -138,20 +152,30 @@ static mc_status settle_by_profile(struct s3_settings *settings, const struct s3
   return status;
 }
 
+static mc_status settle_by_environment(struct s3_settings *settings, const struct s3_environment *environment,
+                                       mc_error *err) {
+  const char *name, *said = s3_environment_first(environment, S3_REGION, S3_DEFAULT_REGION, &name);
+  mc_status status = set_region(settings, said, name, err);
+  said = s3_environment_first(environment, S3_ENDPOINT_URL_S3, S3_ENDPOINT_URL, &name);
+  if (status || s3_environment_says(environment, S3_IGNORE_ENDPOINTS)) return status;
+  return set_endpoint(settings, said, name, err);
+}
+
 static mc_status settle(struct s3_settings *settings, const struct s3_source *source, mc_error *err) {
   const struct s3_environment *environment = &source->vault->environment;
-  const char *name, *profile = origin_setting(source->credentials, "profile");
-  mc_status status = set_region(settings, origin_setting(source->credentials, "region"), source->where, err);
-  if (!status) {
-    status = set_style(settings, origin_setting(source->credentials, "addressing_style"), source->where, err);
-  }
-  const char *said = s3_environment_first(environment, S3_REGION, S3_DEFAULT_REGION, &name);
-  if (!status) status = set_region(settings, said, name, err);
-  said = s3_environment_first(environment, S3_ENDPOINT_URL_S3, S3_ENDPOINT_URL, &name);
-  bool ignored = s3_environment_says(environment, S3_IGNORE_ENDPOINTS);
-  if (!status && !ignored) status = set_endpoint(settings, said, name, err);
-  if (!profile) profile = s3_environment_first(environment, S3_PROFILE, S3_DEFAULT_PROFILE, NULL);
-  return status ? status : settle_by_profile(settings, source->vault, profile ? profile : "default", err);
+  char *region = NULL, *style = NULL, *profile = NULL;
+  mc_status status = origin_secret(&region, source->credentials, "region", err);
+  if (!status) status = origin_secret(&style, source->credentials, "addressing_style", err);
+  if (!status) status = origin_secret(&profile, source->credentials, "profile", err);
+  if (!status) status = set_region(settings, region, source->where, err);
+  if (!status) status = set_style(settings, style, source->where, err);
+  if (!status) status = settle_by_environment(settings, environment, err);
+  const char *name = profile ? profile : s3_environment_first(environment, S3_PROFILE, S3_DEFAULT_PROFILE, NULL);
+  if (!status) status = settle_by_profile(settings, source->vault, name ? name : "default", err);
+  secret_free(region);
+  secret_free(style);
+  secret_free(profile);
+  return status;
 }
 
 static void settings_end(struct s3_settings *settings) {

@@ -87,7 +87,8 @@ typedef struct mc_storage_ops {
 
   /* Required. Begin a stage. `key` is 64 hex digits: stages of one key are downloads of one URL. `size` may be
    * MC_SIZE_UNKNOWN. It reads as zeros, and its journal is empty. Space is allocated where that is cheap, so that a
-   * full disk shows at once: MC_NO_SPACE. */
+   * full disk shows at once: MC_NO_SPACE. A persistent storage also takes NULL as `key`, of a small file whose size is
+   * known: nobody resumes that stage, so that it has no journal, and is never kept. */
   mc_status (*stage_create)(mc_storage *self, const char *key, uint64_t size, mc_stage **out, mc_error *err);
   /* Required if persistent, else NULL. Adopt a stage of `key` whose owner is gone, its journal with it. MC_NOT_FOUND if
    * there is none. Of all who adopt at once, in this process or others, one gets it. A living owner's stage is never
