@@ -57,6 +57,7 @@ struct origin_ops {
   struct counts (*counts)(struct origin *origin);
 };
 
-extern const struct origin_ops file_origin, http_origin, s3_origin, gcs_origin, azure_origin, cluster_origin;
+extern const struct origin_ops file_origin, http_origin, s3_origin, gcs_origin, azure_origin, hf_origin, hf_lfs_origin,
+    cluster_origin;
 
 #endif
