@@ -3,8 +3,8 @@
  * `path` is a symbolic link to one version, a folder beside it named ".<name>.mc/<version>". A version's files are hard
  * links to the stored objects where the file system allows it, else copies; what the objects are is verified whenever
  * they are opened, so that a reader who writes to one harms no other. The former version stays until the next switch.
- * ".<name>.mc/.key" says what the tree is of, as the key of its URL (which may have a secret in its query), and by its
- * mtime when that was last confirmed. */
+ * ".<name>.mc/.key" says what the tree is of, as the key of its URL (which may have a secret in its query) and
+ * patterns, and by its mtime when that was last confirmed. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +18,7 @@
 #include "base/io.h"
 #include "base/url.h"
 #include "engine/engine.h"
+#include "engine/patterns.h"
 
 #define MAX_TOGETHER 128 /* gets under way at once: enough for all flights while half of them is started anew */
 #define TELL_MS      100 /* how late the caller is told of a file that is there */
@@ -43,8 +44,10 @@ struct tree {
   mc_cache *cache;
   const char *url;
   mc_tree_options options;
+  struct patterns patterns;
+  char key[KEY_SIZE]; /* of the URL and the patterns */
   struct tree_file *files;
-  size_t count, capacity;
+  size_t count, capacity, passed_over;
   mc_upstream *from;    /* who listed them, */
   int64_t listed_at;    /* and when, or later */
   char *stage;          /* the folder of the version in the making */
@@ -64,6 +67,10 @@ static bool add_file(void *user, const mc_listed *listed) {
     tree->status = mc_error_set(&tree->error, MC_PROTOCOL, "tree", "the listing has a path that leaves the tree: %s",
                                 listed->path);
     return false;
+  }
+  if (!patterns_pass(&tree->patterns, listed->path)) {
+    tree->passed_over++;
+    return true;
   }
   if (tree->count == tree->capacity) {
     size_t capacity = tree->capacity ? 2 * tree->capacity : 64;
@@ -249,6 +256,11 @@ static mc_status check_files(struct tree *tree, mc_error *err) {
     if (err) *err = tree->error;
     return tree->status;
   }
+  if (tree->count == 0 && tree->passed_over) {
+    return mc_error_set(err, MC_NOT_FOUND, "tree",
+                        "the patterns let none of the %zu files through; they are compared with paths below that URL",
+                        tree->passed_over);
+  }
   if (tree->count == 0) return mc_error_set(err, MC_NOT_FOUND, "tree", "there is no file below that URL");
   qsort(tree->files, tree->count, sizeof(*tree->files), by_path);
   for (size_t i = 1; i < tree->count; i++) {
@@ -380,13 +392,12 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
 }
 
 /* Where the tree is to be: the caller's path without slashes at its end, or <storage>/trees/<key>/current. */
-static mc_status find_place(char **out, mc_cache *cache, const char *url, const char *path, mc_error *err) {
-  char key[KEY_SIZE];
-  if (!path && !cache->folder) {
+static mc_status find_place(char **out, const struct tree *tree, const char *path, mc_error *err) {
+  const char *folder = tree->cache->folder;
+  if (!path && !folder) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, "tree", "this cache has no folder of its own: name a path");
   }
-  key_of_url(key, url);
-  char *place_at = path ? strdup(path) : format_str("%s/trees/%s/current", cache->folder, key);
+  char *place_at = path ? strdup(path) : format_str("%s/trees/%s/current", folder, tree->key);
   if (!place_at) return mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
   size_t end = strlen(place_at);
   while (end > 1 && place_at[end - 1] == '/') place_at[--end] = 0;
@@ -430,21 +441,19 @@ static mc_status prepare(struct tree *tree, const char *path, const char *versio
 
 /* Without it the tree is only not kept when its origin can't be asked. */
 static void leave_mark(const struct tree *tree, const char *versions) {
-  char key[KEY_SIZE], *mark = format_str("%s" MARK, versions);
-  key_of_url(key, tree->url);
-  if (mark) file_replace(mark, key, KEY_SIZE - 1, 0644, false);
+  char *mark = format_str("%s" MARK, versions);
+  if (mark) file_replace(mark, tree->key, KEY_SIZE - 1, 0644, false);
   free(mark);
 }
 
-/* Whether what is published is of this URL, and was confirmed not too long ago. */
+/* Whether what is published is of this URL and these patterns, and was confirmed not too long ago. */
 static bool is_marked(const struct tree *tree, const char *versions) {
   struct stat st;
   void *text = NULL;
   size_t size;
-  char key[KEY_SIZE], *mark = format_str("%s" MARK, versions);
-  key_of_url(key, tree->url);
+  char *mark = format_str("%s" MARK, versions);
   bool marked = mark && stat(mark, &st) == 0 && file_read(mark, &text, &size, KEY_SIZE) == 0;
-  marked = marked && strcmp(text, key) == 0;
+  marked = marked && strcmp(text, tree->key) == 0;
   int64_t limit = tree->cache->options.stale_if_error_ms;
   if (marked && limit >= 0) marked = clock_wall_ms() - (int64_t)st.st_mtim.tv_sec * 1000 < limit;
   free(text);
@@ -529,9 +538,14 @@ mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, con
   pthread_mutex_init(&tree.lock, NULL);
   cond_init(&tree.changed);
   mc_call call = {deadline, tree.options.cancel};
-  mc_status status = url_of_folder(&normal, url, err);
+  tree.patterns = (struct patterns){tree.options.allow, tree.options.ignore};
+  mc_status status = patterns_check(&tree.patterns, err);
+  if (!status) status = url_of_folder(&normal, url, err);
   tree.url = normal;
-  if (!status) status = find_place(&place_at, cache, normal, path, err);
+  if (!status && !patterns_key(tree.key, &tree.patterns, normal)) {
+    status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
+  }
+  if (!status) status = find_place(&place_at, &tree, path, err);
   if (!status && !(versions = versions_of(place_at))) {
     status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
   }

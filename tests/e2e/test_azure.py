@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from azure.storage.blob import ContentSettings, generate_container_sas
-from harness import DENIED, MIB, MISSING, OK, ROOT, SANITIZER, USAGE, wait_until
+from harness import DENIED, MIB, MISSING, OK, ROOT, SANITIZER, USAGE
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 

@@ -269,6 +269,77 @@ static void too_many_files_are_refused(void **state) {
   assert_int_equal(get_tree(fixture, NULL, NULL, NULL), MC_RESOURCE_EXHAUSTED);
 }
 
+static mc_status get_some(struct fixture *fixture, mc_tree_result *out, const char *path, const char *allow,
+                          const char *ignore, mc_error *err) {
+  mc_tree_options options;
+  const char *const allowed[] = {allow, NULL}, *const ignored[] = {ignore, NULL};
+  mc_tree_options_init(&options);
+  options.allow = allow ? allowed : NULL;
+  options.ignore = ignored;
+  return mc_get_tree(out, fixture->cache, TREE, path, &options, err);
+}
+
+static void patterns_choose_the_files(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a.json", 10, 1), *b = add_file("sub/b.json", 20, 2), *c = add_file("c.bin", 40, 3);
+  mc_tree_result result;
+  mc_error error = MC_ERROR_INIT;
+  char path[256];
+  open_cache(fixture);
+  path_in(fixture, path, "models");
+  assert_int_equal(get_some(fixture, &result, path, "*.json", "sub/", NULL), MC_OK);
+  assert_int_equal(result.files, 1);
+  assert_int_equal(result.bytes, 10);
+  assert_file(path, "a.json", a);
+  assert_false(exists(path, "sub"));
+  assert_int_equal(b->opens + c->opens, 0);
+  assert_int_equal(get_some(fixture, &result, path, NULL, "*.json", NULL), MC_OK); /* the path is switched */
+  assert_true(result.changed);
+  assert_file(path, "c.bin", c);
+  assert_false(exists(path, "a.json"));
+  assert_int_equal(get_some(fixture, &result, path, "*.onnx", NULL, &error), MC_NOT_FOUND);
+  assert_non_null(strstr(error.message, "none of the 3 files"));
+  assert_file(path, "c.bin", c); /* as before */
+  assert_int_equal(get_some(fixture, &result, path, "", NULL, &error), MC_INVALID_ARGUMENT);
+  add_file("../evil.bin", 1, 4);
+  assert_int_equal(get_some(fixture, &result, path, "*.json", NULL, &error), MC_PROTOCOL); /* though not let through */
+}
+
+static void other_patterns_are_another_tree(void **state) {
+  struct fixture *fixture = *state;
+  mc_tree_result all, some, others, again;
+  add_file("a", 10, 1);
+  add_file("b", 10, 2);
+  open_cache(fixture);
+  assert_int_equal(get_tree(fixture, &all, NULL, NULL), MC_OK);
+  assert_int_equal(get_some(fixture, &some, NULL, "a", NULL, NULL), MC_OK);
+  assert_int_equal(get_some(fixture, &others, NULL, NULL, "a", NULL), MC_OK);
+  assert_string_not_equal(all.path, some.path);
+  assert_string_not_equal(all.path, others.path);
+  assert_string_not_equal(some.path, others.path);
+  assert_int_equal(get_some(fixture, &again, NULL, NULL, NULL, NULL), MC_OK);
+  assert_string_equal(again.path, all.path); /* empty lists are none */
+  assert_true(exists(some.path, "a") && !exists(some.path, "b"));
+  assert_true(exists(others.path, "b") && !exists(others.path, "a"));
+}
+
+static void only_a_tree_of_the_same_patterns_is_kept(void **state) {
+  struct fixture *fixture = *state;
+  mc_tree_result result;
+  char path[256];
+  struct fake_content *a = add_file("a", 10, 1);
+  add_file("b", 10, 2);
+  open_cache(fixture);
+  path_in(fixture, path, "models");
+  assert_int_equal(get_some(fixture, NULL, path, "a", NULL, NULL), MC_OK);
+  a->open_fails = MC_UNAVAILABLE; /* the listing, too */
+  assert_int_equal(get_some(fixture, &result, path, "a", NULL, NULL), MC_OK);
+  assert_int_equal(result.files, 1);
+  assert_int_equal(get_some(fixture, NULL, path, "b", NULL, NULL), MC_UNAVAILABLE);
+  assert_int_equal(get_some(fixture, NULL, path, NULL, "a", NULL), MC_UNAVAILABLE);
+  assert_int_equal(get_tree(fixture, NULL, path, NULL), MC_UNAVAILABLE);
+}
+
 struct told {
   pthread_t thread;
   uint64_t calls, files, total, bytes;
@@ -430,6 +501,9 @@ int main(void) {
       TEST(without_a_storage_a_path_must_be_named),
       TEST(nothing_there_is_not_found),
       TEST(too_many_files_are_refused),
+      TEST(patterns_choose_the_files),
+      TEST(other_patterns_are_another_tree),
+      TEST(only_a_tree_of_the_same_patterns_is_kept),
       TEST(progress_comes_on_the_callers_thread),
       TEST(a_tree_can_be_cancelled),
       TEST(a_trees_time_is_limited),
