@@ -27,7 +27,7 @@ static void print_wrapped(const char *text) {
 
 static const char *fallback_of(const mc_option_row *row) {
   if (strcmp(row->name, "storage") == 0) return "$XDG_CACHE_HOME/modelcached, ~/.cache/modelcached";
-  return strcmp(row->name, "schemes") == 0 ? "http,https,s3,gs" : row->fallback; /* as set_defaults has them */
+  return strcmp(row->name, "schemes") == 0 ? SERVER_SCHEMES : row->fallback;
 }
 
 static const char *help_of(const mc_option_row *row) {
