@@ -323,6 +323,16 @@ static void the_machine_is_asked_in_a_session(void **state) {
   end(&f);
 }
 
+static void a_machine_that_is_busy_is_no_machine_without_keys(void **state) {
+  (void)state;
+  struct fixture f;
+  begin(&f);
+  http_server_script(&f.machine, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+  assert_int_equal(stat_url(&f, URL), MC_UNAVAILABLE);
+  assert_int_equal(http_server_asked(&f.s3), 0);
+  end(&f);
+}
+
 static void without_any_it_is_asked_without(void **state) {
   (void)state;
   struct fixture f;
@@ -549,6 +559,7 @@ int main(void) {
       cmocka_unit_test(the_containers_agent_is_asked_with_its_token),
       cmocka_unit_test(a_containers_agent_elsewhere_gets_no_token),
       cmocka_unit_test(the_machine_is_asked_in_a_session),
+      cmocka_unit_test(a_machine_that_is_busy_is_no_machine_without_keys),
       cmocka_unit_test(without_any_it_is_asked_without),
       cmocka_unit_test(a_machine_that_does_not_answer_is_none_of_ec2),
       cmocka_unit_test(the_machine_is_not_asked_where_that_is_disabled),
