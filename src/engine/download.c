@@ -125,6 +125,9 @@ mc_status download_store(struct download *d, const void *data, size_t size, uint
   mc_status status = reserve_up_to(d, offset + size, err);
   if (status) return status;
   int error = pwrite_all(d->fd, data, size, offset);
+  /* For a small file no room was set aside when its stage was made: it is made here. */
+  bool full = error == ENOSPC || error == EDQUOT;
+  if (full && d->fleeting && tier_evict(d->tier, size)) error = pwrite_all(d->fd, data, size, offset);
   return error ? mc_error_errno(err, error, ORIGIN, "can't write the download") : MC_OK;
 }
 
