@@ -452,7 +452,7 @@ static mc_status follow(char **url, struct http_client *client, const struct htt
     to = NULL;
   }
   if (!status) {
-    free(*url);
+    secret_free(*url);
     *url = to;
   }
   return status;
@@ -502,12 +502,12 @@ static mc_status aim(struct http_target *target, const struct http_request *requ
   return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
 }
 
-/* What is sent may be a credential. */
+/* What is sent may be a credential, also in the URL. */
 static void target_end(struct http_target *target) {
   for (struct curl_slist *one = target->headers; one; one = one->next) OPENSSL_cleanse(one->data, strlen(one->data));
   curl_slist_free_all(target->headers);
   keys_release(target->keys);
-  free(target->url);
+  secret_free(target->url);
 }
 
 /* One attempt. Redirects are followed here, not by libcurl: each may need another proxy, and is looked at before it is
@@ -551,7 +551,7 @@ static mc_status attempt(struct http_client *client, const struct http_request *
     const struct http_dialect *dialect = request->dialect;
     if (!status && dialect && dialect->led && !same_site(target->url, url)) dialect->led(request, url);
   }
-  free(url);
+  secret_free(url);
   if (handle) give_handle_back(client, handle);
   return status;
 }
