@@ -51,7 +51,8 @@ static bool take_base64(mc_checksum *out, enum mc_checksum_kind kind, const char
   for (size_t i = 0; i < text_size; i++) {
     if ((text[i] == '=') != (i >= text_size - pads)) return false;
   }
-  if (EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)text_size) < 0) return false;
+  /* It skips space, and would leave bytes out. */
+  if (EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)text_size) != (int)(text_size / 4 * 3)) return false;
   *out = (mc_checksum){.kind = kind};
   memcpy(out->bytes, bytes, size);
   return true;
