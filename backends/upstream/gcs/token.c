@@ -142,13 +142,12 @@ static mc_status fetch_subject(struct buf *out, const json_t *source, struct htt
 }
 
 static mc_status read_subject(struct buf *out, const char *path, mc_error *err) {
-  void *data = NULL;
-  size_t size = 0;
-  int error = file_read(path, &data, &size, ANSWER_MAX);
-  if (error) return mc_error_errno(err, error, ORIGIN, "%.200s, its credential_source", path);
-  buf_append(out, data, size);
-  OPENSSL_cleanse(data, size);
-  free(data);
+  char *text;
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = secret_read(&text, path, &why);
+  if (status) return mc_error_set(err, status, ORIGIN, "its credential_source, %s", why.message);
+  buf_append_str(out, text);
+  secret_free(text);
   return MC_OK;
 }
 
