@@ -190,7 +190,10 @@ def test_a_check_has_a_deadline(make_ruled, dial, stubs):
         ("schemes: http,htps", "schemes: there is no scheme 'htps'; there is: http, https, "),
         (f"credentials: {{hub: {{token: {SECRET}, token: {SECRET}}}}}", ":1: credentials: hub: token: it is set twice"),
         ("credentials: {hub: {token_file: /nowhere}}", "the credentials 'hub': token_file: /nowhere: No such file"),
-        (f"credentials: {{hub: {{token: {SECRET}, token_file: /x}}}}", "the credentials 'hub': token_file is there twice"),
+        (
+            f"credentials: {{hub: {{token: {SECRET}, token_file: /x}}}}",
+            "the credentials 'hub': token_file is there twice",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(folder, config, said):

@@ -307,7 +307,7 @@ mc_status azure_credentials_new(struct azure_credentials **out, struct http_clie
   if (!status) status = read_variables(self, err);
   if (!status) {
     self->status = check_variables(self);
-    self->identity = keyring_new(get_identity, self);
+    self->identity = keyring_new(get_identity, self, true);
     self->named = calloc(keybook_count(self->book) + 1, sizeof(struct azure_named *));
     if (!self->identity || !self->named) status = no_memory(err);
   }

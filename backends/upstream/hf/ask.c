@@ -150,6 +150,10 @@ static mc_status missing(const struct http_request *request, const struct http_h
   const char *what = head->fields[FIELD_ERROR];
   const struct keys *keys = request->target->keys;
   url_printable(url, sizeof(url), request->url);
+  if (is_read(request) && strcasecmp(what, "RepoNotFound") != 0) { /* it was there: a history can be squashed */
+    return mc_error_set(err, MC_CHANGED, ORIGIN, "%s: the hub has no longer the commit that was found (HTTP %ld)", url,
+                        head->status);
+  }
   if (strcasecmp(what, "RevisionNotFound") == 0) {
     return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s: %s has no revision '%.100s'", url, address->repo,
                         address->revision);

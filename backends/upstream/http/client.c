@@ -28,6 +28,7 @@
 #define SITE_SIZE     128
 #define HEADER_MAX    32768 /* of one that is sent: tokens are long */
 #define ASK_AGAIN_MAX 3     /* attempts that follow each other at once, for what was learnt from the last */
+#define HEADER_NAME   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 #define IDENTITY      "Accept-Encoding: identity" /* the file as it is stored: any encoding may else seem welcome */
 
 struct handle {
@@ -280,6 +281,7 @@ static bool set_options(CURL *easy, struct exchange *exchange) {
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->why);
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* see http_perform */
+  curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);     /* as it was signed, and held against rules */
   curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, BUFFER_SIZE);
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); /* a lane is a connection */
@@ -477,6 +479,20 @@ bool http_target_header(struct http_target *target, const char *format, ...) {
   return list != NULL;
 }
 
+/* What is sent may come from files, from services, and from listings. */
+static mc_status check_headers(const struct http_target *target, const char *asked, mc_error *err) {
+  char url[URL_SHOWN];
+  for (const struct curl_slist *one = target->headers; one; one = one->next) {
+    const unsigned char *c = (const unsigned char *)one->data;
+    while (*c == '\t' || (*c >= 0x20 && *c != 0x7f)) c++;
+    if (!*c) continue;
+    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
+                        "%s: the header %.*s, perhaps of its credentials, has a character that can't be sent",
+                        url_printable(url, sizeof(url), asked), (int)strspn(one->data, HEADER_NAME), one->data);
+  }
+  return MC_OK;
+}
+
 /* Set where an attempt begins. */
 static mc_status aim(struct http_target *target, const struct http_request *request, const mc_call *call,
                      mc_error *err) {
@@ -490,7 +506,7 @@ static mc_status aim(struct http_target *target, const struct http_request *requ
   if (good && request->dialect && request->dialect->aim) status = request->dialect->aim(request, target, call, err);
   if (status) return status;
   if (!target->url) target->url = strdup(request->url);
-  if (good && target->url) return MC_OK;
+  if (good && target->url) return check_headers(target, request->url, err);
   return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
 }
 

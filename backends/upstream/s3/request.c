@@ -105,10 +105,12 @@ mc_status s3_aim(struct s3 *self, const struct http_request *request, const char
 
 /* Whether the attempt was made in that region already. */
 static bool was_in(const struct http_target *target, const char *region) {
-  char scope[S3_REGION_SIZE + 2], host[S3_REGION_SIZE + 2];
+  char scope[S3_REGION_SIZE + 2], part[S3_REGION_SIZE + 2];
   snprintf(scope, sizeof(scope), "/%.60s/", region);
-  snprintf(host, sizeof(host), ".%.60s.", region);
-  if (target->url && strstr(target->url, host)) return true;
+  snprintf(part, sizeof(part), ".%.60s.", region);
+  const char *host = target->url ? strstr(target->url, "://") : NULL;
+  const char *found = host ? strstr(host, part) : NULL;
+  if (found && found < host + 3 + strcspn(host + 3, "/")) return true;
   for (const struct curl_slist *one = target->headers; one; one = one->next) {
     if (strncmp(one->data, "Authorization:", 14) == 0 && strstr(one->data, scope)) return true;
   }
@@ -208,7 +210,8 @@ static mc_status tell(struct s3 *self, const struct http_request *request, const
                         "AWS_REGION",
                         url, head->status);
   }
-  if (*code && head->status / 100 == 4 && head->status != 412 && head->status != 416) {
+  bool known = head->status == 408 || head->status == 412 || head->status == 416 || head->status == 429;
+  if (*code && head->status / 100 == 4 && !known) {
     return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s: the service refuses the request (HTTP %ld, %s)", url,
                         head->status, code);
   }

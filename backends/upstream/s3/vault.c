@@ -216,7 +216,7 @@ static struct s3_source *source_new(struct s3_vault *vault, const struct keybook
   source->credentials = page->credentials;
   source->anonymous = page->place == KEYBOOK_NONE;
   memcpy(source->where, page->where, sizeof(source->where));
-  source->ring = keyring_new(get, source);
+  source->ring = keyring_new(get, source, true);
   if (source->ring) return source;
   source_free(source);
   return NULL;
