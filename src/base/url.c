@@ -34,6 +34,13 @@ static bool is_store(const char *scheme) {
   return scheme_is_listed("s3,gs,as,hf", scheme);
 }
 
+/* Of these, those whose keys are decoded as a whole: an escape never means anything else than its character, and there
+ * is one form of each key, or a rule for "s3://bucket/folder/" would not hold for "folder%2F". In a hub's revision it
+ * does. */
+static bool has_plain_keys(const char *scheme) {
+  return is_store(scheme) && strcmp(scheme, "hf") != 0;
+}
+
 /* The size of the "http://" or "https://" that begins a text, or 0. */
 static size_t web_scheme_size(const char *text) {
   return strncasecmp(text, "http://", 7) == 0 ? 7 : strncasecmp(text, "https://", 8) == 0 ? 8 : 0;
@@ -54,8 +61,9 @@ static void append_escaped(struct buf *out, const char *from) {
   }
 }
 
-/* Append a path with escapes in their one form. false: a bad escape, unless they are taken `literally`. */
-static bool append_path(struct buf *out, const char *from, size_t size, bool literally) {
+/* Append a path with escapes in their one form. false: a bad escape, unless the scheme takes them literally. */
+static bool append_path(struct buf *out, const char *from, size_t size, const char *scheme) {
+  bool literally = is_store(scheme), plain = has_plain_keys(scheme);
   for (size_t i = 0; i < size; i++) {
     unsigned char c = (unsigned char)from[i];
     bool escaped = c == '%';
@@ -66,8 +74,9 @@ static bool append_path(struct buf *out, const char *from, size_t size, bool lit
       i += 2;
       if (c == 0) return false;
     }
-    /* An escaped reserved character keeps its escape: it may mean something else there than the bare one. */
-    if (escaped ? !bad && is_unreserved(c) : is_path_char(c)) {
+    /* An escaped reserved character keeps its escape, where it may mean something else than the bare one. */
+    bool bare = escaped && !plain ? is_unreserved(c) : is_path_char(c);
+    if (bare && !bad) {
       buf_append(out, &c, 1);
     } else {
       buf_printf(out, "%%%02X", c);
@@ -105,7 +114,7 @@ static bool resolve_dots(struct buf *out, size_t start) {
 static mc_status parse_scheme(struct url *url, const char **at, mc_error *err) {
   const char *colon = strstr(*at, "://");
   size_t size = colon ? (size_t)(colon - *at) : 0;
-  if (!size) return refuse(err, "it has no scheme; write https://…, file:///… or an absolute path");
+  if (!size) return refuse(err, "it has no scheme with '://'; write https://…, file:///… or an absolute path");
   if (size >= sizeof(url->scheme)) return refuse(err, "its scheme is too long");
   for (size_t i = 0; i < size; i++) {
     unsigned char c = (unsigned char)(*at)[i];
@@ -174,13 +183,13 @@ static mc_status append_authority(struct buf *out, const char *scheme, const cha
 }
 
 /* Append the path of a URL, or a file system's own path, in which '?', '#' and '%' are characters like others. */
-static mc_status append_whole_path(struct buf *out, const char *from, size_t size, bool bare, bool store,
+static mc_status append_whole_path(struct buf *out, const char *from, size_t size, bool bare, const char *scheme,
                                    mc_error *err) {
   size_t start = out->size;
   if (size == 0) buf_append(out, "/", 1);
   if (bare) {
     append_escaped(out, from);
-  } else if (!append_path(out, from, size, store)) {
+  } else if (!append_path(out, from, size, scheme)) {
     return refuse(err, "it has a bad percent-escape in it");
   }
   if (out->failed) return refuse(err, "it is too long");
@@ -232,7 +241,7 @@ static mc_status build(struct url *url, struct buf *out, const char *text, size_
   at += size;
   *path = out->size;
   size = bare ? strlen(at) : strcspn(at, store ? "?" : "?#");
-  status = append_whole_path(out, at, size, bare, store, err);
+  status = append_whole_path(out, at, size, bare, url->scheme, err);
   if (status) return status;
   at += size;
   if (*at == '?') append_query(out, at, strcspn(at, "#"));

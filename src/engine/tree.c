@@ -22,7 +22,7 @@
 
 #define MAX_TOGETHER 128 /* gets under way at once: enough for all flights while half of them is started anew */
 #define TELL_MS      100 /* how late the caller is told of a file that is there */
-#define MAX_TRIES    3   /* more, when other gets of the same tree are in the way */
+#define MAX_TRIES    3   /* more, when it changes meanwhile, or other gets of the same tree are in the way */
 #define MARK         "/.key"
 
 void mc_tree_options_init(mc_tree_options *options) {
@@ -35,6 +35,7 @@ struct tree_file {
   uint64_t size;
   mc_digest digest;
   struct tree *tree;
+  bool other; /* what came is of another version than that */
   mc_request *request;
   struct work_job job; /* puts `file` in place */
   mc_file *file;
@@ -57,6 +58,7 @@ struct tree {
   size_t running, done, told; /* files; told: of how many the caller knows */
   size_t enough;              /* so many that run need not wake who waits */
   uint64_t bytes;
+  bool outdated; /* a file that came is of another version than was listed */
   mc_status status;
   mc_error error;
 };
@@ -128,6 +130,7 @@ static int place(struct tree *tree, const char *relative, mc_file *file, bool co
 static void file_end(struct tree_file *self, mc_status status, const mc_error *error) {
   struct tree *tree = self->tree;
   pthread_mutex_lock(&tree->lock);
+  tree->outdated |= self->other;
   if (status && !tree->status) {
     tree->status = status;
     tree->error = *error;
@@ -142,12 +145,21 @@ static void file_end(struct tree_file *self, mc_status status, const mc_error *e
   pthread_mutex_unlock(&tree->lock);
 }
 
+static bool is_other(const struct tree_file *self) {
+  const mc_file *file = self->file;
+  struct hint hint = {.listed = self->listed};
+  mc_entry entry = {.size = mc_file_size(file), .has_digest = true, .digest = *mc_file_digest(file)};
+  entry.validators = *mc_file_validators(file);
+  return hint_judge(&hint, &entry) == HINT_OTHER;
+}
+
 static void file_placed(struct tree_file *self, int errnum) {
   mc_error error = MC_ERROR_INIT;
   mc_status status = MC_OK;
   if (errnum) status = mc_error_errno(&error, errnum, "tree", "can't put %s in place", self->path);
   self->digest = *mc_file_digest(self->file);
   self->size = mc_file_size(self->file);
+  self->other = is_other(self);
   mc_file_release(self->file);
   file_end(self, status, &error);
 }
@@ -493,6 +505,34 @@ static bool keep_before(mc_tree_result *out, struct tree *tree, const char *path
   return true;
 }
 
+static void forget_files(struct tree *tree) {
+  for (size_t i = 0; i < tree->count; i++) free(tree->files[i].path);
+  tree->count = 0;
+  tree->total = 0;
+  tree->status = MC_OK;
+}
+
+/* Get what was listed, and publish it: MC_BUSY, or MC_CHANGED where that is not what was listed any more, of which some
+ * files came before and some behind the change. Unless it is the last try: what never rests is never of one version. */
+static mc_status make_version(mc_tree_result *out, struct tree *tree, const char *path, const char *versions,
+                              const mc_call *call, bool last, mc_error *err) {
+  tree->done = 0;
+  tree->bytes = 0;
+  tree->outdated = false;
+  mc_status status = prepare(tree, path, versions, err);
+  if (!status) status = get_files(tree, call->deadline, err);
+  if (!last && (tree->outdated || status == MC_NOT_FOUND)) {
+    status = mc_error_set(err, MC_CHANGED, "tree", "%s changes while it is got", path);
+  } else if (!status) {
+    if (tree->outdated) log_warn(tree->cache->logger, "tree", "%s changes whenever it is got", path);
+    status = publish_tree(tree, path, versions, &out->changed, err);
+  }
+  if (status && tree->stage) remove_all(tree->stage);
+  free(tree->stage);
+  tree->stage = NULL;
+  return status;
+}
+
 /* Get what is there now, and publish it. */
 static mc_status renew(mc_tree_result *out, struct tree *tree, const char *path, const char *versions,
                        const mc_call *call, mc_error *err) {
@@ -500,24 +540,18 @@ static mc_status renew(mc_tree_result *out, struct tree *tree, const char *path,
     return mc_error_set(err, MC_INVALID_ARGUMENT, "tree",
                         "%s is there already and is not a tree of this cache; name a path that is free", path);
   }
-  mc_error error = MC_ERROR_INIT;
-  tree->listed_at = clock_wall_ms();
-  mc_status status = route_list(&tree->from, tree->cache, tree->url, add_file, tree, call, &error);
-  if (status && keep_before(out, tree, path, versions, status, error.message)) return MC_OK;
-  if (status && err) *err = error;
-  if (!status) status = check_files(tree, err);
-  for (int tries = 0; !status; tries++) {
-    tree->done = 0;
-    tree->bytes = 0;
-    status = prepare(tree, path, versions, err);
-    if (!status) status = get_files(tree, call->deadline, err);
-    if (!status) status = publish_tree(tree, path, versions, &out->changed, err);
-    if (status && tree->stage) remove_all(tree->stage);
-    free(tree->stage);
-    tree->stage = NULL;
-    if (status != MC_BUSY || tries == MAX_TRIES) break;
-    status = MC_OK;
-  }
+  mc_status status;
+  int tries = 0;
+  do {
+    mc_error error = MC_ERROR_INIT;
+    forget_files(tree);
+    tree->listed_at = clock_wall_ms();
+    status = route_list(&tree->from, tree->cache, tree->url, add_file, tree, call, &error);
+    if (status && keep_before(out, tree, path, versions, status, error.message)) return MC_OK;
+    if (status && err) *err = error;
+    if (!status) status = check_files(tree, err);
+    if (!status) status = make_version(out, tree, path, versions, call, tries == MAX_TRIES, err);
+  } while ((status == MC_BUSY || status == MC_CHANGED) && tries++ < MAX_TRIES);
   if (status) return status;
   leave_mark(tree, versions);
   out->files = tree->count;
@@ -555,7 +589,7 @@ mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, con
     snprintf(result.path, sizeof(result.path), "%s", place_at);
     *out = result;
   }
-  for (size_t i = 0; i < tree.count; i++) free(tree.files[i].path);
+  forget_files(&tree);
   free(tree.files);
   free(tree.stage);
   free(versions);

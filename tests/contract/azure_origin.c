@@ -159,15 +159,8 @@ static void azure_forbid(struct origin *origin, const char *name) {
 static void azure_behave(struct origin *origin, const char *name, enum how how, uint64_t at, unsigned times) {
   unsigned i = find(origin, name);
   uint64_t size = i < origin->count ? origin->blobs[i].thing->size : 0;
-  const struct http_behaviour behaviours[HOWS] = {
-      [HOW_SILENT] = {.stall_head = true},
-      [HOW_STALLED] = {.stalls = true, .at = at},
-      [HOW_CUT] = {.cuts = true, .at = at, .times = times},
-      [HOW_FAILING] = {.status = 503, .times = times},
-      [HOW_SAID_MORE] = {.head_lies = true, .length = size + 1000},
-      [HOW_SAID_LESS] = {.head_lies = true, .length = size - 1000},
-  };
-  set(origin, name, &behaviours[how]);
+  struct http_behaviour behaviour = http_behaviour_of(how, at, times, size);
+  set(origin, name, &behaviour);
 }
 
 static struct counts azure_counts(struct origin *origin) {
@@ -177,8 +170,7 @@ static struct counts azure_counts(struct origin *origin) {
 
 const struct origin_ops azure_origin = {
     .upstream = &azure_upstream_ops,
-    .can =
-        1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_SAID_MORE | 1 << HOW_SAID_LESS,
+    .can = HTTP_CAN,
     .start = azure_start,
     .stop = azure_stop,
     .root = azure_root,

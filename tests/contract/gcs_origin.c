@@ -185,20 +185,15 @@ static void gcs_forbid(struct origin *origin, const char *name) {
 }
 
 static void gcs_behave(struct origin *origin, const char *name, enum how how, uint64_t at, unsigned times) {
-  const struct http_behaviour behaviours[HOWS] = {
-      [HOW_SILENT] = {.stall_head = true},
-      [HOW_STALLED] = {.stalls = true, .at = at},
-      [HOW_CUT] = {.cuts = true, .at = at, .times = times},
-      [HOW_FAILING] = {.status = 503, .times = times},
-  };
+  struct http_behaviour behaviour = http_behaviour_of(how, at, times, 0);
   const struct object *object = find(origin, name);
   if (!object) { /* a folder */
-    set(origin, "list", name, &behaviours[how]);
+    set(origin, "list", name, &behaviour);
     return;
   }
-  set(origin, "content", name, &behaviours[how]);
-  bool both = how == HOW_SILENT || how == HOW_FAILING;
-  if (both) set(origin, "resource", name, &behaviours[how]);
+  set(origin, "content", name, &behaviour);
+  bool both = how == HOW_SILENT || how == HOW_FAILING || how == HOW_LOOPING || how == HOW_MISLED;
+  if (both) set(origin, "resource", name, &behaviour);
   uint64_t more = how == HOW_SAID_MORE ? 1000 : how == HOW_SAID_LESS ? (uint64_t)-1000 : 0;
   if (!both) put_text(origin, "resource", name, resource_of(object, name, more));
 }
@@ -219,8 +214,7 @@ static struct counts gcs_counts(struct origin *origin) {
 
 const struct origin_ops gcs_origin = {
     .upstream = &gcs_upstream_ops,
-    .can =
-        1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_SAID_MORE | 1 << HOW_SAID_LESS,
+    .can = HTTP_CAN,
     .start = gcs_start,
     .stop = gcs_stop,
     .root = gcs_root,

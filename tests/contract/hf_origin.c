@@ -257,21 +257,15 @@ static void hf_forbid(struct origin *origin, const char *name) {
 static void hf_behave(struct origin *origin, const char *name, enum how how, uint64_t at, unsigned times) {
   const struct file *file = find(origin, name);
   uint64_t size = file ? file->thing->size : 0;
-  const struct http_behaviour behaviours[HOWS] = {
-      [HOW_SILENT] = {.stall_head = true},
-      [HOW_STALLED] = {.stalls = true, .at = at},
-      [HOW_CUT] = {.cuts = true, .at = at, .times = times},
-      [HOW_FAILING] = {.status = 503, .times = times},
-      [HOW_SAID_MORE] = {.head_lies = true, .length = size + 1000},
-      [HOW_SAID_LESS] = {.head_lies = true, .length = size - 1000},
-  };
-  if (!file || !origin->network || how == HOW_SILENT) {
-    set(origin, name, &behaviours[how]);
+  struct http_behaviour behaviour = http_behaviour_of(how, at, times, size);
+  bool hubs = how == HOW_SILENT || how == HOW_LOOPING || how == HOW_MISLED;
+  if (!file || !origin->network || hubs) {
+    set(origin, name, &behaviour);
   } else if (how == HOW_SAID_MORE || how == HOW_SAID_LESS) {
     lead(origin, file, how == HOW_SAID_MORE ? 1000 : (uint64_t)-1000);
   } else {
     char *path = content_path(file);
-    http_origin_behave(origin->network, path, &behaviours[how]);
+    http_origin_behave(origin->network, path, &behaviour);
     free(path);
   }
 }
@@ -285,11 +279,9 @@ static struct counts hf_counts(struct origin *origin) {
 
 #define HF_ORIGIN(digest, begin)                                                                                       \
   {                                                                                                                    \
-    .upstream = &hf_upstream_ops,                                                                                      \
-    .can = 1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_SAID_MORE |                 \
-           1 << HOW_SAID_LESS,                                                                                         \
-    .tells_digest = (digest), .start = (begin), .stop = hf_stop, .root = hf_root, .put = hf_put, .remove = hf_remove,  \
-    .forbid = hf_forbid, .behave = hf_behave, .mislead = hf_mislead, .counts = hf_counts,                              \
+    .upstream = &hf_upstream_ops, .can = HTTP_CAN, .tells_digest = (digest), .start = (begin), .stop = hf_stop,        \
+    .root = hf_root, .put = hf_put, .remove = hf_remove, .forbid = hf_forbid, .behave = hf_behave,                     \
+    .mislead = hf_mislead, .counts = hf_counts,                                                                        \
   }
 
 const struct origin_ops hf_origin = HF_ORIGIN(false, hf_start), hf_lfs_origin = HF_ORIGIN(true, lfs_start);

@@ -121,7 +121,7 @@ static bool take_page(struct http_origin *origin, const char *target, bool is_ge
   struct page *page = known ? find(origin, asked.path) : NULL;
   bool there = page && (asked.or_before ? page->version <= asked.version : page->version == asked.version);
   if (asked.version && !there) page = NULL;
-  if (!page || !*page->leads || !is_get) origin->counts.requests++;
+  if (!page || !*page->leads || !is_get || page->behaviour.leads_to) origin->counts.requests++;
   if (page) *out = *page;
   out->about = asked.about;
   bool counts_down = page && page->behaviour.times && (page->behaviour.status || (page->behaviour.cuts && is_get));
@@ -186,6 +186,13 @@ static bool send_error(struct connection *connection, int status) {
   return send_all(connection->fd, head, strlen(head));
 }
 
+static bool send_redirect(struct connection *connection, const char *to) {
+  char head[2048];
+  snprintf(head, sizeof(head), "HTTP/1.1 302 Elsewhere\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n", to);
+  return send_all(connection->fd, head, strlen(head));
+}
+
+/* The same for good, as the service says it. */
 static bool send_elsewhere(struct connection *connection, const struct page *page) {
   char head[1024];
   const struct http_face *face = connection->origin->face;
@@ -194,9 +201,11 @@ static bool send_elsewhere(struct connection *connection, const struct page *pag
   return send_all(connection->fd, head, strlen(head));
 }
 
-static bool answer(struct connection *connection, const struct page *page, bool is_get, const char *range) {
+static bool answer(struct connection *connection, const struct page *page, const char *target, bool is_get,
+                   const char *range) {
   const struct http_behaviour *how = &page->behaviour;
   unsigned long long first = 0, last = 0;
+  if (how->leads_to) return send_redirect(connection, *how->leads_to ? how->leads_to : target);
   if (how->status) return send_error(connection, how->status);
   if (how->stall_head) {
     wait_until_it_has_gone(connection->fd);
@@ -267,7 +276,8 @@ static void *connection_main(void *arg) {
     if (sscanf(head, "%7s %1023s ", method, target) != 2) break;
     struct page page;
     bool is_get = strcmp(method, "GET") == 0, found = take_page(connection->origin, target, is_get, &page);
-    bool goes_on = found ? answer(connection, &page, is_get, header_of(head, "Range")) : send_error(connection, 404);
+    bool goes_on =
+        found ? answer(connection, &page, target, is_get, header_of(head, "Range")) : send_error(connection, 404);
     if (!goes_on) break;
   }
   free(head);

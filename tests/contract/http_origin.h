@@ -23,6 +23,7 @@ struct http_behaviour {
   bool wrong_range; /* answer a range with one that begins a byte later */
   bool head_lies;   /* HEAD says that the length is `length` */
   uint64_t length;
+  const char *leads_to; /* a redirect to there; "": to the very same page */
 };
 
 struct http_counts {

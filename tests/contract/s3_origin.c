@@ -159,16 +159,8 @@ static void s3_forbid(struct origin *origin, const char *key) {
 static void s3_behave(struct origin *origin, const char *key, enum how how, uint64_t at, unsigned times) {
   const struct object *object = find(origin, key);
   uint64_t size = object ? object->thing->size : 0;
-  const struct http_behaviour behaviours[HOWS] = {
-      [HOW_SILENT] = {.stall_head = true},
-      [HOW_STALLED] = {.stalls = true, .at = at},
-      [HOW_CUT] = {.cuts = true, .at = at, .times = times},
-      [HOW_FAILING] = {.status = 503, .times = times},
-      [HOW_SIZELESS] = {.chunked = true},
-      [HOW_SAID_MORE] = {.head_lies = true, .length = size + 1000},
-      [HOW_SAID_LESS] = {.head_lies = true, .length = size - 1000},
-  };
-  set(origin, key, &behaviours[how]);
+  struct http_behaviour behaviour = http_behaviour_of(how, at, times, size);
+  set(origin, key, &behaviour);
 }
 
 static void s3_mislead(struct origin *origin, const char *folder) {
@@ -185,8 +177,7 @@ static struct counts s3_counts(struct origin *origin) {
 
 const struct origin_ops s3_origin = {
     .upstream = &s3_upstream_ops,
-    .can = 1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_SIZELESS |
-           1 << HOW_SAID_MORE | 1 << HOW_SAID_LESS,
+    .can = HTTP_CAN | 1 << HOW_SIZELESS,
     .start = s3_start,
     .stop = s3_stop,
     .root = s3_root,

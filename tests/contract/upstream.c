@@ -809,6 +809,46 @@ static void test_said_less_than_there_is(void **state) {
   close_source(world, source);
 }
 
+static void test_another_range_than_was_asked_for(void **state) {
+  struct world *world = *state;
+  if (!can(world, HOW_WRONG_RANGE)) skip();
+  mc_info info;
+  mc_source *source = open_source(world, put(world, "a.bin", &things[0]), &info);
+  behave(world, "a.bin", HOW_WRONG_RANGE, 0, 0);
+  struct sink sink;
+  sink_init(&sink, &things[0], 1000, 2000);
+  assert_int_equal(world->upstream_ops->source_read(source, &sink.sink, &no_limits, NULL), MC_PROTOCOL);
+  assert_true(sink.sink.offset == 1000);
+  sink_end(&sink);
+  close_source(world, source);
+}
+
+/* Round and round, or to where credentials of the machine are. */
+static void check_led(struct world *world, enum how how) {
+  mc_info info;
+  mc_source *source = open_source(world, put(world, "a.bin", &things[0]), &info);
+  behave(world, "a.bin", how, 0, 0);
+  unsigned requests = counts_of(world).requests;
+  mc_status status = read_whole(world, source, &things[0]);
+  close_source(world, source);
+  assert_true(status == MC_PROTOCOL || status == MC_PERMISSION_DENIED);
+  assert_true(counts_of(world).requests - requests <= 20);
+  mc_error err = MC_ERROR_INIT;
+  status = world->upstream_ops->stat(world->upstream, url_of(world, "a.bin"), &info, &no_limits, &err);
+  assert_true(status == MC_PROTOCOL || status == MC_PERMISSION_DENIED); /* and not: that nobody answers there */
+  assert_true(err.message[0]);
+}
+
+static void test_redirects_without_end(void **state) {
+  if (!can(*state, HOW_LOOPING)) skip();
+  check_led(*state, HOW_LOOPING);
+}
+
+static void test_redirects_to_metadata(void **state) {
+  if (!can(*state, HOW_MISLED)) skip();
+  check_led(*state, HOW_MISLED);
+}
+
 static void test_cut_is_continued(void **state) {
   struct world *world = *state;
   if (!can(world, HOW_CUT)) skip();
@@ -1252,6 +1292,9 @@ static int run(const struct origin_ops *ops) {
       TEST(test_another_size),
       TEST(test_said_more_than_there_is),
       TEST(test_said_less_than_there_is),
+      TEST(test_another_range_than_was_asked_for),
+      TEST(test_redirects_without_end),
+      TEST(test_redirects_to_metadata),
       TEST(test_cut_is_continued),
       TEST(test_cut_for_good),
       TEST(test_failures_are_tried_again),

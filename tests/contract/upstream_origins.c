@@ -241,9 +241,7 @@ static void http_forbid(struct origin *origin, const char *path) {
   http_set(origin, path, &(struct http_behaviour){.status = 403});
 }
 
-static void http_behave(struct origin *origin, const char *path, enum how how, uint64_t at, unsigned times) {
-  const struct entry *entry = find(origin, path);
-  uint64_t size = entry ? entry->thing->size : 0; /* of an index page nobody needs it */
+struct http_behaviour http_behaviour_of(enum how how, uint64_t at, unsigned times, uint64_t size) {
   const struct http_behaviour behaviours[HOWS] = {
       [HOW_SILENT] = {.stall_head = true},
       [HOW_STALLED] = {.stalls = true, .at = at},
@@ -253,8 +251,18 @@ static void http_behave(struct origin *origin, const char *path, enum how how, u
       [HOW_SIZELESS] = {.chunked = true},
       [HOW_SAID_MORE] = {.head_lies = true, .length = size + 1000},
       [HOW_SAID_LESS] = {.head_lies = true, .length = size - 1000},
+      [HOW_WRONG_RANGE] = {.wrong_range = true},
+      [HOW_LOOPING] = {.leads_to = ""},
+      [HOW_MISLED] = {.leads_to = "http://169.254.169.254/latest/meta-data/"},
   };
-  http_set(origin, path, &behaviours[how]);
+  return behaviours[how];
+}
+
+static void http_behave(struct origin *origin, const char *path, enum how how, uint64_t at, unsigned times) {
+  const struct entry *entry = find(origin, path);
+  uint64_t size = entry ? entry->thing->size : 0; /* of an index page nobody needs it */
+  struct http_behaviour behaviour = http_behaviour_of(how, at, times, size);
+  http_set(origin, path, &behaviour);
 }
 
 static void http_mislead(struct origin *origin, const char *folder) {
@@ -268,8 +276,7 @@ static struct counts http_counts_of(struct origin *origin) {
 
 const struct origin_ops http_origin = {
     .upstream = &http_upstream_ops,
-    .can = 1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_UNRANGED |
-           1 << HOW_SIZELESS | 1 << HOW_SAID_MORE | 1 << HOW_SAID_LESS,
+    .can = HTTP_CAN | 1 << HOW_UNRANGED | 1 << HOW_SIZELESS,
     .start = http_start,
     .stop = http_stop,
     .root = root_of,

@@ -23,6 +23,9 @@ enum how {
   HOW_LATE,      /* digest and chunks become known only with `news` */
   HOW_SAID_MORE, /* it is said to have 1000 bytes more than it has */
   HOW_SAID_LESS,
+  HOW_WRONG_RANGE, /* a part is another one than was asked for */
+  HOW_LOOPING,     /* it redirects to itself */
+  HOW_MISLED,      /* it redirects to the metadata service of a machine */
   HOWS,
 };
 
@@ -56,6 +59,13 @@ struct origin_ops {
   void (*expect)(struct origin *origin, enum request request); /* from now on */
   struct counts (*counts)(struct origin *origin);
 };
+
+struct http_behaviour;
+/* For those on HTTP, most of which can do all of HTTP_CAN. `size`: of the thing. */
+#define HTTP_CAN                                                                                                       \
+  (1 << HOW_SILENT | 1 << HOW_STALLED | 1 << HOW_CUT | 1 << HOW_FAILING | 1 << HOW_SAID_MORE | 1 << HOW_SAID_LESS |    \
+   1 << HOW_WRONG_RANGE | 1 << HOW_LOOPING | 1 << HOW_MISLED)
+struct http_behaviour http_behaviour_of(enum how how, uint64_t at, unsigned times, uint64_t size);
 
 extern const struct origin_ops file_origin, http_origin, s3_origin, gcs_origin, azure_origin, hf_origin, hf_lfs_origin,
     cluster_origin;

@@ -25,7 +25,7 @@ struct fixture {
   atomic_int got;
   int64_t lives_ms; /* of the next keys; 0: for ever; < 0: they have expired */
   mc_status status;
-  bool blocks;
+  bool blocks, none; /* none: what is got shows nothing */
   sem_t inside, go_on;
   struct keyring *ring;
 };
@@ -41,7 +41,7 @@ static mc_status get(void *user, struct keys **out, const mc_call *call, mc_erro
   int number = atomic_fetch_add(&f->got, 1) + 1;
   if (f->status) return mc_error_set(err, f->status, "test", "failure %d", number);
   snprintf(token, sizeof(token), "token %d", number);
-  *out = keys_new("the test", NULL, NULL, token, f->lives_ms ? clock_wall_ms() + f->lives_ms : 0);
+  *out = keys_new("the test", NULL, NULL, f->none ? NULL : token, f->lives_ms ? clock_wall_ms() + f->lives_ms : 0);
   return MC_OK;
 }
 
@@ -49,7 +49,7 @@ static void begin(struct fixture *f) {
   memset(f, 0, sizeof(*f));
   sem_init(&f->inside, 0, 0);
   sem_init(&f->go_on, 0, 0);
-  f->ring = keyring_new(get, f);
+  f->ring = keyring_new(get, f, true);
   assert_non_null(f->ring);
 }
 
@@ -156,6 +156,29 @@ static void keys_that_can_not_be_renewed_are_used_until_they_expire(void **state
   wait_until_wall(expires_at);
   assert_int_equal(keyring_keys(f.ring, &keys, &forever, &err), MC_UNAVAILABLE);
   assert_non_null(strstr(err.message, "failure"));
+  end(&f);
+}
+
+/* A metadata service that did not answer once looks like a machine that has none. */
+static void who_had_keys_does_not_go_on_without(void **state) {
+  (void)state;
+  struct fixture f;
+  struct keys *keys;
+  mc_error err = MC_ERROR_INIT;
+  begin(&f);
+  f.none = true;
+  assert_int_equal(keyring_keys(f.ring, &keys, &forever, NULL), MC_OK);
+  assert_null(keys->token);
+  keys_release(keys);
+  end(&f);
+
+  begin(&f);
+  assert_int_equal(keyring_keys(f.ring, &keys, &forever, NULL), MC_OK);
+  assert_true(keyring_refuse(f.ring, keys));
+  keys_release(keys);
+  f.none = true;
+  assert_int_equal(keyring_keys(f.ring, &keys, &forever, &err), MC_UNAVAILABLE);
+  assert_non_null(strstr(err.message, "the test"));
   end(&f);
 }
 
@@ -361,6 +384,7 @@ int main(void) {
       cmocka_unit_test(one_gets_them_for_all),
       cmocka_unit_test(they_are_renewed_while_others_go_on_with_those_of_before),
       cmocka_unit_test(keys_that_can_not_be_renewed_are_used_until_they_expire),
+      cmocka_unit_test(who_had_keys_does_not_go_on_without),
       cmocka_unit_test(a_failure_is_not_repeated_at_once),
       cmocka_unit_test(what_has_expired_when_it_comes_is_an_error),
       cmocka_unit_test(refused_keys_are_got_anew_but_not_again_and_again),

@@ -106,6 +106,7 @@ static void urls_are_read_as_triton_reads_them(void **state) {
       {"s3://https://host:9000/bucket/a", "https://host:9000", "bucket", "a", NULL},
       {"s3://https://Host.example:443/bucket/a", "https://host.example", "bucket", "a", NULL},
       {"s3://https://host/bucket", "https://host", "bucket", "", NULL},
+      {"s3://Host:80/bucket/a", "http://host", "bucket", "a", NULL},
       {"s3://[::1]:9000/bucket/a", "http://[::1]:9000", "bucket", "a", NULL},
       {"s3://bucket/a b+c=d@e%25f#g", NULL, "bucket", "a b+c=d@e%f#g", NULL},
       {"s3://bucket/a%3Fb", NULL, "bucket", "a?b", NULL},

@@ -323,6 +323,16 @@ static void the_machine_is_asked_in_a_session(void **state) {
   end(&f);
 }
 
+static void a_machine_that_is_busy_is_no_machine_without_keys(void **state) {
+  (void)state;
+  struct fixture f;
+  begin(&f);
+  http_server_script(&f.machine, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+  assert_int_equal(stat_url(&f, URL), MC_UNAVAILABLE);
+  assert_int_equal(http_server_asked(&f.s3), 0);
+  end(&f);
+}
+
 static void without_any_it_is_asked_without(void **state) {
   (void)state;
   struct fixture f;
@@ -466,6 +476,18 @@ static void the_region_is_learnt_from_an_error(void **state) {
   end(&f);
 }
 
+static void a_key_that_looks_like_a_host_says_nothing_of_the_region(void **state) {
+  (void)state;
+  struct fixture f;
+  begin(&f);
+  usual_keys();
+  http_server_script(&f.s3, "HTTP/1.1 301 No\r\nx-amz-bucket-region: eu-north-1\r\nContent-Length: 0\r\n\r\n");
+  http_server_script(&f.s3, HEAD_4);
+  assert_int_equal(stat_url(&f, "s3://bucket/model.eu-north-1.bin"), MC_OK);
+  assert_true(last_has(&f, "/eu-north-1/s3/"));
+  end(&f);
+}
+
 static void a_region_that_does_not_help_is_no_circle(void **state) {
   (void)state;
   struct fixture f;
@@ -490,12 +512,14 @@ static void errors_say_what_is_wrong(void **state) {
       {404, "NoSuchKey", MC_NOT_FOUND, "does not exist"},
       {404, "NoSuchBucket", MC_NOT_FOUND, "no bucket 'bucket'"},
       {403, "AccessDenied", MC_PERMISSION_DENIED, "AWS_ACCESS_KEY_ID, ENV"},
-      {403, "SignatureDoesNotMatch", MC_PERMISSION_DENIED, "the secret is wrong"},
+      {403, "SignatureDoesNotMatch", MC_PERMISSION_DENIED, "the secret or the token is wrong"},
+      {403, "InvalidTokenId", MC_PERMISSION_DENIED, "the secret or the token is wrong"},
       {403, "RequestTimeTooSkewed", MC_PERMISSION_DENIED, "clock"},
       {403, "InvalidObjectState", MC_PERMISSION_DENIED, "archived"},
       {400, "InvalidRequest", MC_PROTOCOL, "InvalidRequest"},
       {503, "SlowDown", MC_UNAVAILABLE, "SlowDown"},
       {400, "RequestTimeout", MC_UNAVAILABLE, "RequestTimeout"},
+      {429, "TooManyRequests", MC_UNAVAILABLE, "HTTP 429"},
   };
   for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
     struct fixture f;
@@ -549,6 +573,7 @@ int main(void) {
       cmocka_unit_test(the_containers_agent_is_asked_with_its_token),
       cmocka_unit_test(a_containers_agent_elsewhere_gets_no_token),
       cmocka_unit_test(the_machine_is_asked_in_a_session),
+      cmocka_unit_test(a_machine_that_is_busy_is_no_machine_without_keys),
       cmocka_unit_test(without_any_it_is_asked_without),
       cmocka_unit_test(a_machine_that_does_not_answer_is_none_of_ec2),
       cmocka_unit_test(the_machine_is_not_asked_where_that_is_disabled),
@@ -557,6 +582,7 @@ int main(void) {
       cmocka_unit_test(a_file_that_has_changed_is_read_again_when_its_keys_are_refused),
       cmocka_unit_test(the_region_is_learnt_from_a_header),
       cmocka_unit_test(the_region_is_learnt_from_an_error),
+      cmocka_unit_test(a_key_that_looks_like_a_host_says_nothing_of_the_region),
       cmocka_unit_test(a_region_that_does_not_help_is_no_circle),
       cmocka_unit_test(errors_say_what_is_wrong),
       cmocka_unit_test(checksums_and_versions_are_told),

@@ -130,6 +130,69 @@ static void one_listing_is_enough(void **state) {
   assert_int_equal(b->opens, 2);
 }
 
+struct mover {
+  struct fake_content *first, *second;
+  unsigned times;
+};
+
+/* When the first file is there, both become others. */
+static void move_on(void *user, uint64_t done, uint64_t count, uint64_t bytes, uint64_t total) {
+  struct mover *mover = user;
+  (void)count;
+  (void)bytes;
+  (void)total;
+  if (done != 1 || mover->times++) return;
+  fake_change(mover->first, 10, 11);
+  fake_change(mover->second, 10, 12);
+  fake_release(mover->second);
+}
+
+static void a_tree_is_of_one_version(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 10, 2);
+  struct mover mover = {a, b, 0};
+  mc_tree_options options;
+  char path[256];
+  mc_tree_options_init(&options);
+  options.progress = move_on;
+  options.user = &mover;
+  a->lists_version = b->lists_version = true;
+  b->stalls = true;
+  open_cache(fixture);
+  assert_int_equal(mc_get_tree(NULL, fixture->cache, TREE, path_in(fixture, path, "models"), &options, NULL), MC_OK);
+  assert_int_equal(mover.times, 1);
+  assert_file(path, "a", a);
+  assert_file(path, "b", b);
+  assert_int_equal(versions_of(fixture, "models"), 1);
+}
+
+static void take_away(void *user, uint64_t done, uint64_t count, uint64_t bytes, uint64_t total) {
+  struct mover *mover = user;
+  (void)count;
+  (void)bytes;
+  (void)total;
+  if (done != 1 || mover->times++) return;
+  mover->second->missing = true;
+  fake_release(mover->second);
+}
+
+static void what_goes_while_a_tree_is_got_is_not_missed(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 10, 2);
+  struct mover mover = {a, b, 0};
+  mc_tree_options options;
+  mc_tree_result result;
+  char path[256];
+  mc_tree_options_init(&options);
+  options.progress = take_away;
+  options.user = &mover;
+  b->stalls = true;
+  open_cache(fixture);
+  assert_int_equal(mc_get_tree(&result, fixture->cache, TREE, path_in(fixture, path, "models"), &options, NULL), MC_OK);
+  assert_int_equal(result.files, 1);
+  assert_file(path, "a", a);
+}
+
 static void a_failure_leaves_what_was_there(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 4 * CHUNK, 2);
@@ -491,6 +554,8 @@ int main(void) {
       TEST(the_same_again_changes_nothing),
       TEST(a_change_switches_and_keeps_the_version_before),
       TEST(one_listing_is_enough),
+      TEST(a_tree_is_of_one_version),
+      TEST(what_goes_while_a_tree_is_got_is_not_missed),
       TEST(a_failure_leaves_what_was_there),
       TEST(one_failure_ends_the_others),
       TEST(paths_that_leave_the_tree_are_refused),

@@ -66,7 +66,11 @@ static void urls_have_one_normal_form(void **state) {
       {"http://h/#f?g", "http://h/"},
       /* object stores: keys are names, not paths of the web */
       {"s3://Bucket/a#b%", "s3://Bucket/a%23b%25"},
-      {"s3://b/100%/%41%2b%2F", "s3://b/100%25/A%2B%2F"},
+      {"s3://b/100%/%41%2b%2F", "s3://b/100%25/A+/"},
+      {"gs://b/a%2Fb%40c%3Fd", "gs://b/a/b@c%3Fd"},
+      {"as://account/c/a%2F..%2Fb", "as://account/c/b"},
+      {"s3://b/a%2f%2e%2E%2F..%2Fother/k", NULL},
+      {"hf://org/name@refs%2Fpr%2F1/a%2Bb", "hf://org/name@refs%2Fpr%2F1/a%2Bb"},
       {"gs://b/a#1?generation=2#3", "gs://b/a%231?generation=2"},
       {"hf://org/name@rev/a b", "hf://org/name@rev/a%20b"},
       {"as://account/$web/%zz", "as://account/$web/%25zz"},

@@ -154,7 +154,7 @@ mc_status azure_named_new(struct azure_named **out, struct http_client *client, 
       .client = client, .usual = usual, .named = page->credentials, .of_triton = page->place == KEYBOOK_TRITON};
   memcpy(source->where, page->where, sizeof(source->where));
   mc_status status = read_source(source, err);
-  if (!status && !(source->ring = keyring_new(get_named, source))) status = no_memory(err);
+  if (!status && !(source->ring = keyring_new(get_named, source, true))) status = no_memory(err);
   if (status) azure_named_free(source);
   if (!status) *out = source;
   return status;

@@ -137,7 +137,7 @@ static struct keyring *ring_of(struct gcs_credentials *self, size_t number, cons
     source->all = self;
     source->file = file;
     snprintf(source->where, sizeof(source->where), "%s", where);
-    source->ring = keyring_new(get, source);
+    source->ring = keyring_new(get, source, true);
     if (source->ring) {
       self->sources[number] = source;
     } else {

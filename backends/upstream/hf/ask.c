@@ -287,9 +287,11 @@ static mc_status check_address(const char *url, mc_error *err) {
   url_printable(text, sizeof(text), url);
   if (!size) {
     status =
-        mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s names the repository %s and no file in it", text, address.repo);
+        mc_error_set(err, MC_NOT_FOUND, ORIGIN,
+                     "%s names the repository %s and no file in it: name one, or get it as a tree", text, address.repo);
   } else if (address.path[size - 1] == '/') {
-    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s names a folder and no file", text);
+    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN,
+                          "%s names a folder and no file: name one in it, or get it as a tree", text);
   }
   hf_address_free(&address);
   return status;

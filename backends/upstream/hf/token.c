@@ -158,7 +158,7 @@ static mc_status make_places(struct tokens *tokens, const mc_upstream_config *co
   for (size_t i = 0; tokens->places && i < tokens->count; i++) {
     struct place *place = &tokens->places[i];
     *place = (struct place){.tokens = tokens, .credentials = i ? &config->credentials[i - 1] : NULL};
-    place->ring = keyring_new(get, place);
+    place->ring = keyring_new(get, place, false);
     if (!place->ring) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for tokens");
   }
   return tokens->places ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for tokens");

@@ -63,8 +63,10 @@ void keys_release(struct keys *keys) {
 struct keyring {
   keyring_get get;
   void *user;
+  bool lasting;
   pthread_mutex_t lock; /* a leaf */
   pthread_cond_t changed;
+  bool had;          /* keys that show something */
   bool getting;      /* a thread is at it, without the lock */
   struct keys *keys; /* or NULL */
   int64_t renew_at;  /* wall clock */
@@ -74,11 +76,12 @@ struct keyring {
   int64_t refusable_after;
 };
 
-struct keyring *keyring_new(keyring_get get, void *user) {
+struct keyring *keyring_new(keyring_get get, void *user, bool lasting) {
   struct keyring *ring = calloc(1, sizeof(*ring));
   if (!ring) return NULL;
   ring->get = get;
   ring->user = user;
+  ring->lasting = lasting;
   pthread_mutex_init(&ring->lock, NULL);
   cond_init(&ring->changed);
   return ring;
@@ -100,6 +103,17 @@ static bool is_due(const struct keyring *ring) {
   return ring->keys->expires_at && clock_wall_ms() >= ring->renew_at && clock_ns() >= ring->failed_until;
 }
 
+/* What was got, which may be that there are none. */
+static mc_status look_at(struct keyring *ring, const struct keys *keys, mc_error *err) {
+  bool some = keys->secret || keys->token;
+  if (ring->lasting && ring->had && !some) {
+    return mc_error_set(err, MC_UNAVAILABLE, "keys", "there were credentials, and now none are found: %.200s",
+                        keys->where);
+  }
+  ring->had |= some;
+  return MC_OK;
+}
+
 /* With the lock held, which is given up meanwhile. */
 static void renew(struct keyring *ring, const mc_call *call) {
   struct keys *keys = NULL;
@@ -108,6 +122,7 @@ static void renew(struct keyring *ring, const mc_call *call) {
   pthread_mutex_unlock(&ring->lock);
   mc_status status = ring->get(ring->user, &keys, call, &error);
   pthread_mutex_lock(&ring->lock);
+  if (!status && (status = look_at(ring, keys, &error))) keys_release(keys);
   ring->getting = false;
   ring->status = status;
   ring->error = error;

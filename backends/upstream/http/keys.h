@@ -26,8 +26,9 @@ struct keyring;
 
 /* Get keys: from a file, or by requests. Never for two threads of one ring at once. */
 typedef mc_status (*keyring_get)(void *user, struct keys **out, const mc_call *call, mc_error *err);
-/* NULL: no memory. `user` outlives it. */
-struct keyring *keyring_new(keyring_get get, void *user);
+/* NULL: no memory. `user` outlives it. `lasting`: who had keys has some for ever, and to find none is a failure then:
+ * the service that gives them looks as if it weren't there when it does not answer. */
+struct keyring *keyring_new(keyring_get get, void *user, bool lasting);
 void keyring_free(struct keyring *ring); /* no call is running */
 /* A reference on keys that have not expired. Blocks while they are got. */
 mc_status keyring_keys(struct keyring *ring, struct keys **out, const mc_call *call, mc_error *err);

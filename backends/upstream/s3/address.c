@@ -22,13 +22,22 @@ static bool begins(const char *text, const char *with) {
   return strncmp(text, with, strlen(with)) == 0;
 }
 
-/* The endpoint that a URL has in it, and where its bucket begins. NULL: no memory. */
-static const char *take_endpoint(struct s3_address *address, const char *at) {
-  size_t word = begins(at, "http://") ? 7 : begins(at, "https://") ? 8 : 0;
-  size_t size = word + strcspn(at + word, "/?");
-  if (!word && !memchr(at, ':', size)) return at;
-  address->endpoint = format_str("%s%.*s", word ? "" : "http://", (int)size, at);
-  return address->endpoint ? at + size + (at[size] == '/') : NULL;
+static mc_status no_memory(mc_error *err) {
+  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an address");
+}
+
+/* The endpoint that a URL has in it, in the form in which libcurl names its host, since that is signed; *at is moved
+ * to where the bucket begins. */
+static mc_status take_endpoint(struct s3_address *address, const char **at, const char *url, mc_error *err) {
+  size_t word = begins(*at, "http://") ? 7 : begins(*at, "https://") ? 8 : 0;
+  size_t size = word + strcspn(*at + word, "/?");
+  if (!word && !memchr(*at, ':', size)) return MC_OK;
+  char *text = format_str("%s%.*s", word ? "" : "http://", (int)size, *at);
+  mc_status status = text ? s3_endpoint_parse(&address->endpoint, text, "a URL", NULL) : MC_NO_MEMORY;
+  free(text);
+  *at += size + ((*at)[size] == '/');
+  if (!status) return MC_OK;
+  return status == MC_NO_MEMORY ? no_memory(err) : refuse(url, "its host is none", err);
 }
 
 static char *decode(const char *from, size_t size) {
@@ -49,18 +58,15 @@ mc_status s3_address_parse(struct s3_address *address, const char *url, mc_error
   *address = (struct s3_address){0};
   const char *at = begins(url, SCHEME) ? url + strlen(SCHEME) : NULL;
   if (!at) return refuse(url, "it is no s3:// URL", err);
-  at = take_endpoint(address, at);
-  if (at) {
-    size_t size = strcspn(at, "/?");
-    address->bucket = decode(at, size);
-    at += size + (at[size] == '/');
-    size = strcspn(at, "?");
-    address->key = decode(at, size);
-    at += size;
-  }
-  if (!at || !address->bucket || !address->key) {
-    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an address");
-  }
+  mc_status status = take_endpoint(address, &at, url, err);
+  if (status) return status;
+  size_t size = strcspn(at, "/?");
+  address->bucket = decode(at, size);
+  at += size + (at[size] == '/');
+  size = strcspn(at, "?");
+  address->key = decode(at, size);
+  at += size;
+  if (!address->bucket || !address->key) return no_memory(err);
   if (!*address->bucket) return refuse(url, "it names no bucket", err);
   if (!is_bucket(address->bucket)) return refuse(url, "its bucket has a name that no bucket has", err);
   if (strlen(address->bucket) > 6 && strcmp(address->bucket + strlen(address->bucket) - 6, "--x-s3") == 0) {

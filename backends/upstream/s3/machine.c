@@ -25,17 +25,16 @@
 #define TOKEN_PATH      "/latest/api/token"
 #define ROLE_PATH       "/latest/meta-data/iam/security-credentials/"
 
-/* Ask a metadata service. MC_UNAVAILABLE: nobody is there. */
-static mc_status ask(const struct s3_chain *chain, struct buf *answer, int64_t patience_ms, const char *method,
-                     const char *url, const char *header, const mc_call *call, mc_error *err) {
-  struct http_head head;
+/* Ask a metadata service. MC_UNAVAILABLE: it can't answer, or nobody is there, which a head without status tells. */
+static mc_status ask(const struct s3_chain *chain, struct buf *answer, struct http_head *head, int64_t patience_ms,
+                     const char *method, const char *url, const char *header, const mc_call *call, mc_error *err) {
   const char *const headers[] = {header, NULL};
   struct http_request request = {
       .method = method, .url = url, .headers = headers, .follow = HTTP_FOLLOW_NONE, .of_machine = true};
   mc_call soon = *call;
   soon.deadline = deadline_earlier(call->deadline, deadline_in_ms(patience_ms));
   buf_init(answer, ANSWER_MAX);
-  mc_status status = http_ask_text(chain->client, &request, answer, &head, &soon, err);
+  mc_status status = http_ask_text(chain->client, &request, answer, head, &soon, err);
   if (status == MC_DEADLINE_EXCEEDED && !mc_call_check(call, err)) status = MC_UNAVAILABLE;
   return status;
 }
@@ -115,10 +114,11 @@ mc_status s3_get_container(const struct s3_chain *chain, struct keys **out, cons
   const struct s3_environment *environment = chain->environment;
   char *url = NULL, *header = NULL;
   struct buf answer = {0};
+  struct http_head head;
   if (!environment->values[S3_CONTAINER_RELATIVE_URI] && !environment->values[S3_CONTAINER_FULL_URI]) return MC_OK;
   mc_status status = container_url(&url, environment, err);
   if (!status) status = container_header(&header, environment, err);
-  if (!status) status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
+  if (!status) status = ask(chain, &answer, &head, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, "the container's agent (AWS_CONTAINER_CREDENTIALS_…)", err);
   wipe(&answer);
   secret_free(header);
@@ -141,15 +141,17 @@ static mc_status machine_host(char **out, const struct s3_environment *environme
 static mc_status begin_session(const struct s3_chain *chain, char **out, const char *host, const mc_call *call,
                                mc_error *err) {
   struct buf answer;
+  struct http_head head;
   char *url = format_str("%s" TOKEN_PATH, host);
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
   mc_status status =
-      ask(chain, &answer, FOUND_MS, "PUT", url, "X-aws-ec2-metadata-token-ttl-seconds: 21600", call, err);
+      ask(chain, &answer, &head, FOUND_MS, "PUT", url, "X-aws-ec2-metadata-token-ttl-seconds: 21600", call, err);
   free(url);
   bool sound = !status && answer.size && strcspn(answer.data, "\r\n") == answer.size;
   if (sound) *out = format_str("X-aws-ec2-metadata-token: %s", answer.data);
   wipe(&answer);
   if (status == MC_CANCELLED || status == MC_DEADLINE_EXCEEDED || status == MC_NO_MEMORY) return status;
+  if (status == MC_UNAVAILABLE && head.status) return status; /* it is there, and busy */
   return sound && !*out ? mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a token") : MC_OK;
 }
 
@@ -162,9 +164,10 @@ static bool is_role_name(const char *name) {
 static mc_status find_role(const struct s3_chain *chain, char **out, const char *host, const char *header,
                            const mc_call *call, mc_error *err) {
   struct buf answer;
+  struct http_head head;
   char *url = format_str("%s" ROLE_PATH, host);
   if (!url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  mc_status status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
+  mc_status status = ask(chain, &answer, &head, ANSWERS_MS, "GET", url, header, call, err);
   free(url);
   if (!status) {
     answer.data[strcspn(answer.data, "\r\n")] = 0;
@@ -178,12 +181,13 @@ static mc_status find_role(const struct s3_chain *chain, char **out, const char 
 static mc_status get_role(const struct s3_chain *chain, struct keys **out, const char *host, const char *header,
                           const mc_call *call, mc_error *err) {
   struct buf answer = {0};
+  struct http_head head;
   char *role = NULL;
   mc_status status = find_role(chain, &role, host, header, call, err);
   if (status) return status == MC_NOT_FOUND ? MC_OK : status;
   char *url = format_str("%s" ROLE_PATH "%s", host, role), *where = format_str("the machine's role %s", role);
   if (!url || !where) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
-  if (!status) status = ask(chain, &answer, ANSWERS_MS, "GET", url, header, call, err);
+  if (!status) status = ask(chain, &answer, &head, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, where, err);
   wipe(&answer);
   free(role);

@@ -82,8 +82,9 @@ mc_status s3_aim(struct s3 *self, const struct http_request *request, const char
   mc_status status = s3_route_find(&route, self, request->url, err);
   if (!status && !query && !route.address.key[0]) {
     char text[SHOWN];
-    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s is a bucket, and no file",
-                          url_printable(text, sizeof(text), request->url));
+    status =
+        mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s is a bucket, and no file: name a key in it, or get it as a tree",
+                     url_printable(text, sizeof(text), request->url));
   }
   if (!status) status = s3_source_keys(route.source, &target->keys, call, err);
   if (!status) {
@@ -104,10 +105,12 @@ mc_status s3_aim(struct s3 *self, const struct http_request *request, const char
 
 /* Whether the attempt was made in that region already. */
 static bool was_in(const struct http_target *target, const char *region) {
-  char scope[S3_REGION_SIZE + 2], host[S3_REGION_SIZE + 2];
+  char scope[S3_REGION_SIZE + 2], part[S3_REGION_SIZE + 2];
   snprintf(scope, sizeof(scope), "/%.60s/", region);
-  snprintf(host, sizeof(host), ".%.60s.", region);
-  if (target->url && strstr(target->url, host)) return true;
+  snprintf(part, sizeof(part), ".%.60s.", region);
+  const char *host = target->url ? strstr(target->url, "://") : NULL;
+  const char *found = host ? strstr(host, part) : NULL;
+  if (found && found < host + 3 + strcspn(host + 3, "/")) return true;
   for (const struct curl_slist *one = target->headers; one; one = one->next) {
     if (strncmp(one->data, "Authorization:", 14) == 0 && strstr(one->data, scope)) return true;
   }
@@ -134,9 +137,9 @@ static bool is_one_of(const char *code, const char *const codes[]) {
 
 /* Codes that say that keys are no good; the last one is versitygw's, with a 404. */
 static bool is_of_keys(const char *code) {
-  static const char *const codes[] = {
-      "ExpiredToken",         "ExpiredTokenException", "InvalidToken",       "InvalidAccessKeyId",
-      "TokenRefreshRequired", "SignatureDoesNotMatch", "XAdminUserNotFound", NULL};
+  static const char *const codes[] = {"ExpiredToken",          "ExpiredTokenException", "InvalidToken",
+                                      "InvalidTokenId",        "InvalidAccessKeyId",    "TokenRefreshRequired",
+                                      "SignatureDoesNotMatch", "XAdminUserNotFound",    NULL};
   return is_one_of(code, codes);
 }
 
@@ -158,12 +161,12 @@ static mc_status denied(const struct http_request *request, const char *code, mc
   }
   if (!keys || !keys->id) {
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                        "%s: access is denied (%s) to who has no credentials; set AWS_ACCESS_KEY_ID and "
-                        "AWS_SECRET_ACCESS_KEY, or another of the usual places; asked with %.100s",
+                        "%s: access is denied (%s) without credentials (%.100s); set AWS_ACCESS_KEY_ID and "
+                        "AWS_SECRET_ACCESS_KEY, another of the usual places, or an origin rule's credentials",
                         url, code, keys ? keys->where : "none");
   }
   const char *what = strncmp(code, "Expired", 7) == 0 ? "they have expired: renew them"
-                     : is_of_keys(code)               ? "the service does not know them, or the secret is wrong"
+                     : is_of_keys(code) ? "the service does not know them, or the secret or the token is wrong"
                      : strcmp(code, "InvalidObjectState") == 0
                          ? "it is archived: restore it first"
                          : "they need s3:GetObject, and s3:ListBucket to tell what is missing from what is denied";
@@ -207,7 +210,8 @@ static mc_status tell(struct s3 *self, const struct http_request *request, const
                         "AWS_REGION",
                         url, head->status);
   }
-  if (*code && head->status / 100 == 4 && head->status != 412 && head->status != 416) {
+  bool known = head->status == 408 || head->status == 412 || head->status == 416 || head->status == 429;
+  if (*code && head->status / 100 == 4 && !known) {
     return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s: the service refuses the request (HTTP %ld, %s)", url,
                         head->status, code);
   }

@@ -55,7 +55,8 @@ static mc_status get_said(const struct s3_source *source, char *const said[SAID]
   if (!said[ID] && !said[SECRET]) return MC_OK;
   if (!said[ID] || !said[SECRET]) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                        "the credentials %.200s have only one of access_key_id and secret_access_key", source->where);
+                        "of the credentials %.200s: only one of access_key_id and secret_access_key is there",
+                        source->where);
   }
   *out = keys_new(source->where, said[ID], said[SECRET], said[TOKEN], 0);
   return *out ? MC_OK : no_memory(err);
@@ -215,7 +216,7 @@ static struct s3_source *source_new(struct s3_vault *vault, const struct keybook
   source->credentials = page->credentials;
   source->anonymous = page->place == KEYBOOK_NONE;
   memcpy(source->where, page->where, sizeof(source->where));
-  source->ring = keyring_new(get, source);
+  source->ring = keyring_new(get, source, true);
   if (source->ring) return source;
   source_free(source);
   return NULL;
