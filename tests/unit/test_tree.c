@@ -141,7 +141,8 @@ static void move_on(void *user, uint64_t done, uint64_t count, uint64_t bytes, u
   (void)count;
   (void)bytes;
   (void)total;
-  if (done != 1 || mover->times++) return;
+  if (done != 1 || mover->times) return; /* the tree is got twice */
+  mover->times++;
   fake_change(mover->first, 10, 11);
   fake_change(mover->second, 10, 12);
   fake_release(mover->second);
@@ -171,7 +172,8 @@ static void take_away(void *user, uint64_t done, uint64_t count, uint64_t bytes,
   (void)count;
   (void)bytes;
   (void)total;
-  if (done != 1 || mover->times++) return;
+  if (done != 1 || mover->times) return; /* the tree is got twice */
+  mover->times++;
   mover->second->missing = true;
   fake_release(mover->second);
 }
