@@ -507,7 +507,7 @@ static bool keep_before(mc_tree_result *out, struct tree *tree, const char *path
 
 static void forget_files(struct tree *tree) {
   for (size_t i = 0; i < tree->count; i++) free(tree->files[i].path);
-  tree->count = 0;
+  tree->count = tree->passed_over = 0;
   tree->total = 0;
   tree->status = MC_OK;
 }

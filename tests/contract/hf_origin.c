@@ -1,6 +1,9 @@
 /* A hub in small, over http_origin's pages: one for each file, one for each folder that is listed, and one that says
  * which commit a branch is. A commit has the number of the version that was put last, and is there for files that were
- * not put again since: as after a history was squashed. Files are plain ones, or, of hf_lfs_origin, in LFS. */
+ * not put again since: as after a history was squashed.
+ *
+ * Files are plain ones, or, of hf_lfs_origin, in LFS: then the hub leads to a content network, another server, which
+ * has a page for each file's content. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +28,8 @@ extern const mc_upstream_ops hf_upstream_ops;
 #define TEXT_MAX  ((size_t)1 << 16)
 
 struct origin {
-  struct http_origin *server;
+  struct http_origin *server, *network; /* the latter NULL: files are plain ones */
   mc_origin_rule rule;
-  bool lfs;
   char endpoint[64];
   char *texts[MAX_TEXTS]; /* what was answered at some time, but files */
   unsigned text_count, count;
@@ -70,6 +72,14 @@ static char *path_of(const char *name, bool tree) {
   return buf_take(&path);
 }
 
+/* Of a file's content in the network, malloced. */
+static char *content_path(const struct file *file) {
+  char digest[MC_DIGEST_HEX_SIZE], *path = path_of(file->name, false);
+  char *whole = format_str("/%s%s", mc_digest_hex(digest, &file->thing->digest), path);
+  free(path);
+  return whole;
+}
+
 /* ---- documents ---- */
 
 static void put_text(struct origin *origin, const char *path, char *text) {
@@ -98,7 +108,7 @@ static void list(struct origin *origin, const char *folder) {
     const struct file *file = &origin->files[i];
     if (strncmp(file->name, folder, size) != 0 || file->name[size] != '/') continue;
     if (text.size > 1) buf_append_str(&text, ", ");
-    append_file(&text, file, origin->lfs);
+    append_file(&text, file, origin->network);
   }
   buf_append_str(&text, "]");
   put_text(origin, path, buf_take(&text));
@@ -137,12 +147,13 @@ static struct origin *hf_start(mc_upstream_config *config) {
 
 static struct origin *lfs_start(mc_upstream_config *config) {
   struct origin *origin = hf_start(config);
-  origin->lfs = true;
+  origin->network = http_origin_start();
   return origin;
 }
 
 static void hf_stop(struct origin *origin) {
   http_origin_stop(origin->server);
+  if (origin->network) http_origin_stop(origin->network);
   while (origin->text_count) free(origin->texts[--origin->text_count]);
   while (origin->count) free(origin->files[--origin->count].name);
   free(origin);
@@ -170,18 +181,47 @@ static void name_blob(struct file *file) {
   for (size_t i = 0; i < 20; i++) snprintf(file->oid + 2 * i, 3, "%02x", git.bytes[i]);
 }
 
+/* `more`: that it is said to have. */
+static void lead(struct origin *origin, const struct file *file, uint64_t more) {
+  char digest[MC_DIGEST_HEX_SIZE], *path = path_of(file->name, false), *content = content_path(file);
+  char *fields = format_str("Location: http://127.0.0.1:%u%s\r\nX-Linked-Etag: \"%s\"\r\nX-Linked-Size: %llu\r\n",
+                            http_origin_port(origin->network), content, mc_digest_hex(digest, &file->thing->digest),
+                            (unsigned long long)(file->thing->size + more));
+  http_origin_lead(origin->server, path, fields);
+  free(path);
+  free(content);
+  free(fields);
+}
+
+/* What no file leads to any more is gone. */
+static void remove_content(struct origin *origin, const struct file *file) {
+  char *path = content_path(file);
+  http_origin_remove(origin->network, path);
+  free(path);
+}
+
+static void put_content(struct origin *origin, const struct file *file) {
+  char *path = content_path(file);
+  http_origin_put(origin->network, path, file->thing->data, file->thing->size);
+  free(path);
+  lead(origin, file, 0);
+}
+
 static void hf_put(struct origin *origin, const char *name, const struct thing *thing) {
-  char *path = path_of(name, false), digest[MC_DIGEST_HEX_SIZE];
+  char *path = path_of(name, false);
   struct file *file = find(origin, name);
   if (!file) {
     must(origin->count < MAX_FILES);
     file = &origin->files[origin->count++];
     file->name = strdup(name);
+  } else if (origin->network) {
+    remove_content(origin, file);
   }
   file->thing = thing;
   name_blob(file);
   unsigned version = http_origin_put(origin->server, path, thing->data, thing->size);
-  http_origin_tag(origin->server, path, origin->lfs ? mc_digest_hex(digest, &thing->digest) : file->oid);
+  http_origin_tag(origin->server, path, file->oid);
+  if (origin->network) put_content(origin, file);
   free(path);
   for (const char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
     char *folder = strndup(name, (size_t)(slash - name));
@@ -196,6 +236,7 @@ static void hf_remove(struct origin *origin, const char *name) {
   struct file *file = find(origin, name);
   must(file != NULL);
   http_origin_remove(origin->server, path);
+  if (origin->network) remove_content(origin, file);
   free(path);
   free(file->name);
   *file = origin->files[--origin->count];
@@ -217,12 +258,23 @@ static void hf_behave(struct origin *origin, const char *name, enum how how, uin
   const struct file *file = find(origin, name);
   uint64_t size = file ? file->thing->size : 0;
   struct http_behaviour behaviour = http_behaviour_of(how, at, times, size);
-  set(origin, name, &behaviour);
+  bool hubs = how == HOW_SILENT || how == HOW_LOOPING || how == HOW_MISLED;
+  if (!file || !origin->network || hubs) {
+    set(origin, name, &behaviour);
+  } else if (how == HOW_SAID_MORE || how == HOW_SAID_LESS) {
+    lead(origin, file, how == HOW_SAID_MORE ? 1000 : (uint64_t)-1000);
+  } else {
+    char *path = content_path(file);
+    http_origin_behave(origin->network, path, &behaviour);
+    free(path);
+  }
 }
 
 static struct counts hf_counts(struct origin *origin) {
-  struct http_counts counts = http_origin_counts(origin->server);
-  return (struct counts){counts.connections, counts.requests, counts.body_bytes};
+  struct http_counts counts = http_origin_counts(origin->server), network = {0};
+  if (origin->network) network = http_origin_counts(origin->network);
+  return (struct counts){counts.connections + network.connections, counts.requests + network.requests,
+                         counts.body_bytes + network.body_bytes};
 }
 
 #define HF_ORIGIN(digest, begin)                                                                                       \

@@ -23,7 +23,8 @@ struct page {
   const uint8_t *data;
   size_t size;
   unsigned version;
-  char etag[80]; /* with its quotes */
+  char etag[80];   /* with its quotes */
+  char leads[512]; /* fields of a head, or "" */
   struct http_behaviour behaviour;
   bool about; /* as it was asked for */
 };
@@ -70,6 +71,7 @@ unsigned http_origin_put(struct http_origin *origin, const char *path, const voi
   page->size = size;
   unsigned version = page->version = ++origin->versions;
   snprintf(page->etag, sizeof(page->etag), "\"v%u\"", version);
+  *page->leads = 0;
   pthread_mutex_unlock(&origin->lock);
   return version;
 }
@@ -83,6 +85,14 @@ void http_origin_tag(struct http_origin *origin, const char *path, const char *e
   struct page *page = find(origin, path);
   assert(page);
   snprintf(page->etag, sizeof(page->etag), "\"%s\"", etag);
+  pthread_mutex_unlock(&origin->lock);
+}
+
+void http_origin_lead(struct http_origin *origin, const char *path, const char *fields) {
+  pthread_mutex_lock(&origin->lock);
+  struct page *page = find(origin, path);
+  assert(page && strlen(fields) < sizeof(page->leads));
+  strcpy(page->leads, fields);
   pthread_mutex_unlock(&origin->lock);
 }
 
@@ -108,10 +118,10 @@ static bool take_page(struct http_origin *origin, const char *target, bool is_ge
   bool known = !origin->face || origin->face->read(&asked, target);
   if (!origin->face) snprintf(asked.path, sizeof(asked.path), "%.255s", target);
   pthread_mutex_lock(&origin->lock);
-  origin->counts.requests++;
   struct page *page = known ? find(origin, asked.path) : NULL;
   bool there = page && (asked.or_before ? page->version <= asked.version : page->version == asked.version);
   if (asked.version && !there) page = NULL;
+  if (!page || !*page->leads || !is_get || page->behaviour.leads_to) origin->counts.requests++;
   if (page) *out = *page;
   out->about = asked.about;
   bool counts_down = page && page->behaviour.times && (page->behaviour.status || (page->behaviour.cuts && is_get));
@@ -182,6 +192,15 @@ static bool send_redirect(struct connection *connection, const char *to) {
   return send_all(connection->fd, head, strlen(head));
 }
 
+/* The same for good, as the service says it. */
+static bool send_elsewhere(struct connection *connection, const struct page *page) {
+  char head[1024];
+  const struct http_face *face = connection->origin->face;
+  snprintf(head, sizeof(head), "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n%s: %0*u\r\n%s\r\n", face->version_field,
+           face->version_digits, page->version, page->leads);
+  return send_all(connection->fd, head, strlen(head));
+}
+
 static bool answer(struct connection *connection, const struct page *page, const char *target, bool is_get,
                    const char *range) {
   const struct http_behaviour *how = &page->behaviour;
@@ -192,6 +211,7 @@ static bool answer(struct connection *connection, const struct page *page, const
     wait_until_it_has_gone(connection->fd);
     return false;
   }
+  if (*page->leads) return send_elsewhere(connection, page);
   bool takes_ranges = !how->no_ranges && !how->chunked;
   size_t from = 0, to = page->size;
   int fields = range && takes_ranges ? sscanf(range, "bytes=%llu-%llu", &first, &last) : 0;

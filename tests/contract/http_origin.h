@@ -61,6 +61,9 @@ void http_origin_speak(struct http_origin *origin, const struct http_face *face)
 unsigned http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size);
 /* Another ETag of a page than its version's, until another is put there. */
 void http_origin_tag(struct http_origin *origin, const char *path, const char *etag);
+/* Lead elsewhere, with these fields of the head ("Location: …\r\n"), until another is put there. A GET that is led
+ * elsewhere is not counted as a request: it takes two to have one answer. */
+void http_origin_lead(struct http_origin *origin, const char *path, const char *fields);
 void http_origin_remove(struct http_origin *origin, const char *path);
 void http_origin_behave(struct http_origin *origin, const char *path, const struct http_behaviour *behaviour);
 

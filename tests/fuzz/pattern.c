@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   char key[KEY_SIZE];
   char *text = malloc(size + 2);
   CHECK(text);
-  memcpy(text, data, size);
+  if (size) memcpy(text, data, size);
   text[size] = text[size + 1] = 0;
   const char *path = text + strlen(text) + 1, *const list[] = {text, NULL};
   struct patterns allow = {.allow = list}, ignore = {.ignore = list}, both = {list, list};
