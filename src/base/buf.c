@@ -14,6 +14,11 @@ void buf_free(struct buf *buf) {
   buf_init(buf, buf->max);
 }
 
+void buf_wipe(struct buf *buf) {
+  if (buf->data) explicit_bzero(buf->data, buf->capacity);
+  buf_free(buf);
+}
+
 void buf_clear(struct buf *buf) {
   buf->size = 0;
   buf->failed = false;

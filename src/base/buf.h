@@ -16,6 +16,7 @@ struct buf {
 
 void buf_init(struct buf *buf, size_t max);
 void buf_free(struct buf *buf);
+void buf_wipe(struct buf *buf);  /* the same, of a secret: nothing of it stays behind in freed memory */
 void buf_clear(struct buf *buf); /* keeps the memory, resets `failed` */
 bool buf_append(struct buf *buf, const void *data, size_t size);
 bool buf_append_str(struct buf *buf, const char *text);

@@ -128,8 +128,25 @@ const char *checksum_name(mc_checksum_kind kind) {
   return kind >= MC_CHECKSUM_CRC32C && kind <= MC_CHECKSUM_GIT ? names[kind] : names[0];
 }
 
-bool checksum_equal(const mc_checksum *a, const mc_checksum *b) {
+static size_t size_of(mc_checksum_kind kind) {
   static const size_t sizes[] = {0, 4, 16, 20};
-  return a->kind == b->kind && a->kind >= MC_CHECKSUM_CRC32C && a->kind <= MC_CHECKSUM_GIT &&
-         memcmp(a->bytes, b->bytes, sizes[a->kind]) == 0;
+  return kind >= MC_CHECKSUM_CRC32C && kind <= MC_CHECKSUM_GIT ? sizes[kind] : 0;
+}
+
+bool checksum_equal(const mc_checksum *a, const mc_checksum *b) {
+  size_t size = size_of(a->kind);
+  return a->kind == b->kind && size && memcmp(a->bytes, b->bytes, size) == 0;
+}
+
+bool checksum_read(mc_checksum *out, mc_checksum_kind kind, const char *text, size_t size) {
+  unsigned char bytes[24];
+  size_t wanted = size_of(kind), pads = (3 - wanted % 3) % 3;
+  if (!wanted || size != (wanted + pads) / 3 * 4) return false;
+  for (size_t i = 0; i < size; i++) {
+    if ((text[i] == '=') != (i >= size - pads)) return false;
+  }
+  if (EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)size) != (int)(wanted + pads)) return false;
+  *out = (mc_checksum){.kind = kind};
+  memcpy(out->bytes, bytes, wanted);
+  return true;
 }

@@ -16,6 +16,8 @@ void checksum_final(struct checksum *sum, mc_checksum *out); /* may be called on
 void checksum_free(struct checksum *sum);
 const char *checksum_name(mc_checksum_kind kind);                /* for people: "MD5" */
 bool checksum_equal(const mc_checksum *a, const mc_checksum *b); /* both known, of one kind, and the same */
+/* `size` characters that are exactly the base64 of one of that kind. false: they are something else, and *out stays. */
+bool checksum_read(mc_checksum *out, mc_checksum_kind kind, const char *text, size_t size);
 
 /* Go on with a CRC32C, which begins as 0: by the processor's own instruction where it has one; and by a table. */
 uint32_t crc32c(uint32_t crc, const void *data, size_t size);

@@ -147,6 +147,7 @@ enum hint_says {
   HINT_SILENT, /* nothing, of this copy */
   HINT_SAME,   /* it is of the version that was listed */
   HINT_OTHER,  /* it is not */
+  HINT_DOUBT,  /* it may not be: whoever has it should ask */
 };
 
 struct hint *hint_new(const mc_listed *listed, mc_upstream *from, int64_t at); /* free() it. NULL: no memory */

@@ -245,7 +245,9 @@ static bool take_listed(mc_status *status, struct run *run, const mc_listed *lis
  * current, or was current later; nor of an empty file, of which no read would tell that it has changed. */
 static bool opens_listed(const struct run *run, const struct hint *hint, const mc_upstream *upstream) {
   if (!hint || hint->from != upstream || hint->listed.size == 0) return false;
-  return !run->file || (hint_judge(hint, run->entry) != HINT_SILENT && run->entry->checked_at <= hint->at);
+  if (!run->file) return true;
+  enum hint_says says = hint_judge(hint, run->entry);
+  return (says == HINT_SAME || says == HINT_OTHER) && run->entry->checked_at <= hint->at;
 }
 
 /* What an upstream is told to open a source. */
@@ -366,7 +368,7 @@ static enum plan make_plan(struct run *run) {
   const struct hint *hint = hint_of(run);
   enum hint_says says = hint_judge(hint, entry);
   bool pins = flight->pin || flight->unpin;
-  if (flight->revalidate || says == HINT_OTHER || (hint && entry->missing)) fresh = false;
+  if (flight->revalidate || says == HINT_OTHER || says == HINT_DOUBT || (hint && entry->missing)) fresh = false;
   if (says == HINT_SAME && !hint->from) fresh = true;
   if (fresh) {
     plan = !pins ? PLAN_GIVE : run->file ? PLAN_PIN : PLAN_ASK;

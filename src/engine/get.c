@@ -193,7 +193,7 @@ static bool try_at_hand(struct mc_request *request) {
   bool ended = false;
   if (cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) return false;
   enum hint_says says = hint_judge(request->hint, entry);
-  bool fresh = entry_is_fresh(cache, entry) && !(flags & MC_GET_REVALIDATE) && says != HINT_OTHER;
+  bool fresh = entry_is_fresh(cache, entry) && !(flags & MC_GET_REVALIDATE) && says != HINT_OTHER && says != HINT_DOUBT;
   bool stale = !fresh && cache->options.stale_while_revalidate && entry->has_digest && !request->hint;
   if (says == HINT_SAME && !request->hint->from) fresh = true; /* enough for this caller, and no news for others */
   if (entry->missing && fresh && !request->hint) {

@@ -33,8 +33,9 @@ enum hint_says hint_judge(const struct hint *hint, const mc_entry *entry) {
     same = strcmp(told->version, known->version) == 0;
   } else if (told->etag[0] && known->etag[0]) {
     same = strcmp(told->etag, known->etag) == 0;
-  } else {
-    return HINT_SILENT; /* a Last-Modified alone confirms nothing, nor is a file that was only touched another */
+  } else { /* a Last-Modified alone confirms nothing, nor is a file that was only touched another */
+    bool moved = told->last_modified && known->last_modified && told->last_modified != known->last_modified;
+    return moved ? HINT_DOUBT : HINT_SILENT;
   }
   return same ? HINT_SAME : HINT_OTHER;
 }

@@ -126,7 +126,8 @@ def test_what_is_not_there(gcs, getter, folder):
     gcs.put("folder/file", b"x")
     for url in (gcs.url("nothing"), gcs.url("folder/"), gcs.url("folder"), "gs://no-such-bucket/file"):
         assert url in getter("get", url, "-o", folder / "out", code=MISSING).err
-    for url in (gcs.url(), "gs://UPPER/file", gcs.url("file?versionId=1")):
+    assert "is a bucket" in getter("get", gcs.url(), "-o", folder / "out", code=MISSING).err
+    for url in ("gs://UPPER/file", gcs.url("file?versionId=1")):
         assert "gs://bucket/object" in getter("get", url, "-o", folder / "out", code=USAGE).err
     getter("tree", gcs.url("nowhere/"), folder / "tree", code=MISSING)
 

@@ -141,6 +141,13 @@ def test_a_proxy_that_is_down_is_told(nginx, make_ruled, make_client):
     assert f"127.0.0.1 port {proxy}" in result.json["message"]
 
 
+def test_a_proxys_password_is_not_told(nginx, make_client):
+    for proxy in (f"foo://user:{SECRET}@127.0.0.1:1", f"http://user:{SECRET}@127.0.0.1:99999"):
+        client = make_client(http_proxy=proxy, MODELCACHE_RETRIES="0")
+        result = client("stat", nginx.url("model.bin"), code=UNAVAILABLE)
+        assert "proxy" in result.err and SECRET not in result.err
+
+
 def test_a_check_in_this_process(nginx, local):
     nginx.model("model.bin", CHUNK)
     found = local("origins", "check", nginx.url("model.bin"), "--json").json

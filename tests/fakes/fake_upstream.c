@@ -257,7 +257,7 @@ static mc_status fake_source_open(mc_upstream *self, const mc_open_args *args, m
   bool unchanged = !status && is_known(content, args->known, args->known_size);
   if (unchanged) {
     content->opens_unchanged++;
-    *info = (mc_info){.size = MC_SIZE_UNKNOWN, .unchanged = true};
+    *info = (mc_info){.size = MC_SIZE_UNKNOWN, .validators = content->validators, .unchanged = true};
   } else if (!status && listed) {
     content->opens_listed++;
     *info = (mc_info){.size = args->listed->size, .validators = args->listed->validators, .ranges = true};

@@ -70,11 +70,39 @@ static void what_is_not_known_equals_nothing(void **state) {
   checksum_free(NULL);
 }
 
+static void base64_is_read_if_it_is_exactly_one(void **state) {
+  (void)state;
+  static const struct {
+    mc_checksum_kind kind;
+    const char *text;
+    bool good;
+  } rows[] = {
+      {MC_CHECKSUM_CRC32C, "AQIDBA==", true},
+      {MC_CHECKSUM_CRC32C, "AQIDBA==-2", false},
+      {MC_CHECKSUM_CRC32C, "AQIDBAUG", false},
+      {MC_CHECKSUM_CRC32C, "AQ=DBA==", false},
+      {MC_CHECKSUM_CRC32C, " QIDBA==", false},
+      {MC_CHECKSUM_CRC32C, "A!IDBA==", false},
+      {MC_CHECKSUM_CRC32C, "", false},
+      {MC_CHECKSUM_MD5, "AQIDBA==", false},
+      {MC_CHECKSUM_NONE, "AQIDBA==", false},
+      {MC_CHECKSUM_MD5, "AQIDBAAAAAAAAAAAAAAAAA==", true},
+      {MC_CHECKSUM_GIT, "AQIDBAAAAAAAAAAAAAAAAAAAAAA=", true},
+  };
+  for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+    mc_checksum sum = {.kind = MC_CHECKSUM_NONE};
+    assert_int_equal(checksum_read(&sum, rows[i].kind, rows[i].text, strlen(rows[i].text)), rows[i].good);
+    assert_int_equal(sum.kind, rows[i].good ? rows[i].kind : MC_CHECKSUM_NONE);
+    if (rows[i].good) assert_memory_equal(sum.bytes, "\1\2\3\4", 4);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(each_kind_gives_its_standards_answers),
       cmocka_unit_test(the_processors_crc_is_the_tables),
       cmocka_unit_test(what_is_not_known_equals_nothing),
+      cmocka_unit_test(base64_is_read_if_it_is_exactly_one),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,6 +115,25 @@ static void a_time_alone_confirms_nothing(void **state) {
   assert_int_equal(content->opens_unchanged, 1);
 }
 
+static void another_time_in_the_listing_is_asked_about(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, SIZE, 1);
+  content->validators.last_modified = 1700000000;
+  fixture->options.revalidate_after_ms = LATER;
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  for (int changes = 0; changes < 2; changes++) { /* at first it is only touched */
+    if (changes) fake_change(content, SIZE, 2);
+    content->validators.last_modified = 1700000001 + changes;
+    mc_listed listed = listing_of(content);
+    listed.validators.etag[0] = 0;
+    fake_reset_counts(content);
+    for (int again = 0; again < 2; again++) assert_int_equal(get_listed(fixture, &listed, 0, content), MC_OK);
+    assert_int_equal(content->opens_listed, 0);
+    assert_int_equal(content->opens_unchanged, !changes);
+  }
+}
+
 static void a_listing_that_is_out_of_date_is_asked_about(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, SIZE, 1);
@@ -358,6 +377,7 @@ int main(void) {
       TEST(a_listing_confirms_the_copy),
       TEST(another_version_in_the_listing_is_news),
       TEST(a_time_alone_confirms_nothing),
+      TEST(another_time_in_the_listing_is_asked_about),
       TEST(a_listing_that_is_out_of_date_is_asked_about),
       TEST(a_size_that_is_out_of_date_is_found_too),
       TEST(what_was_listed_and_is_gone_is_not_found),

@@ -96,6 +96,9 @@ static void an_object_is_read(void **state) {
   assert_int_equal(one.checksum.kind, MC_CHECKSUM_CRC32C);
   assert_memory_equal(one.checksum.bytes, crc, 4);
   gcs_object_free(&one);
+  assert_int_equal(object(&one, "{\"name\": \"a\", \"size\": 9, \"generation\": 5, \"crc32c\": \"    AA==\"}"), MC_OK);
+  assert_int_equal(one.checksum.kind, MC_CHECKSUM_NONE);
+  gcs_object_free(&one);
   /* Numbers as such, and no more than there has to be. */
   assert_int_equal(object(&one, "{\"name\": \"a\", \"size\": 9, \"generation\": 5, \"crc32c\": \"?\", \"updated\": 1}"),
                    MC_OK);

@@ -8,9 +8,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/upstream/hf/hf.h"
 #include "base/buf.h"
+#include "base/io.h"
 #include "base/url.h"
 
 #define OID "0123456789abcdef0123456789abcdef01234567"
@@ -143,6 +145,44 @@ static void memos_are_few_and_end(void **state) {
   memos_end(&memos);
 }
 
+static void a_rules_token_may_be_in_a_file(void **state) {
+  (void)state;
+  static const struct {
+    const char *text, *token, *why;
+  } rows[] = {{"hf_one\n", "hf_one", NULL},
+              {" hf_two \n", "hf_two", NULL},
+              {"hf three", NULL, "is no token"},
+              {" \n", NULL, "have nothing but space"},
+              {"", NULL, "token_file: "}};
+  char path[] = "/tmp/modelcache-hf.XXXXXX";
+  close(mkstemp(path));
+  const mc_setting setting = {"token_file", path};
+  const mc_credentials credentials = {.name = "team", .settings = &setting, .count = 1};
+  mc_origin_rule rule = MC_ORIGIN_RULE_INIT;
+  rule.prefix = "hf://org/";
+  rule.credentials = "team";
+  mc_upstream_config config = {.struct_size = sizeof(config), .origins = &rule, .origin_count = 1};
+  config.credentials = &credentials;
+  config.credentials_count = 1;
+  for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+    struct tokens *tokens;
+    struct keys *keys = NULL;
+    mc_error error = MC_ERROR_INIT;
+    mc_call call = {INT64_MAX, NULL};
+    assert_int_equal(file_replace(path, rows[i].text, strlen(rows[i].text), 0600, false), 0);
+    assert_int_equal(tokens_new(&tokens, &config, NULL), MC_OK);
+    mc_status status = tokens_get(tokens, &keys, "hf://org/name/file", &call, &error);
+    assert_int_equal(status, rows[i].token ? MC_OK : MC_INVALID_ARGUMENT);
+    if (!status) assert_string_equal(keys->token, rows[i].token);
+    if (!status) assert_true(keys->expires_at > 0); /* it is read again */
+    if (status) assert_non_null(strstr(error.message, "'team'"));
+    if (status) assert_non_null(strstr(error.message, rows[i].why));
+    keys_release(keys);
+    tokens_free(tokens);
+  }
+  unlink(path);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(addresses_are_what_their_file_system_writes),
@@ -151,6 +191,7 @@ int main(void) {
       cmocka_unit_test(pages_tell_files_with_their_digests),
       cmocka_unit_test(the_next_page_is_where_its_query_says),
       cmocka_unit_test(memos_are_few_and_end),
+      cmocka_unit_test(a_rules_token_may_be_in_a_file),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

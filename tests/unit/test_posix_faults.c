@@ -83,11 +83,16 @@ WRAP2(mkdir, const char *, mode_t)
 WRAP2(mkostemp64, char *, int)
 WRAP2(rename, const char *, const char *)
 
+DECLARE(int, linkat, int, const char *, int, const char *, int)
+int __wrap_linkat(int from, const char *path, int to, const char *name, int flags) {
+  return fails("linkat") ? -1 : __real_linkat(from, path, to, name, flags);
+}
+
 DECLARE(int, open64, const char *, int, ...)
 int __wrap_open64(const char *path, int flags, ...) {
   va_list args;
   va_start(args, flags);
-  mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+  mode_t mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(args, mode_t) : 0;
   va_end(args);
   return fails("open64") ? -1 : __real_open64(path, flags, mode);
 }
@@ -290,6 +295,18 @@ static void prepare_again(struct world *world) {
   make_stage(world);
 }
 
+/* Of a small file, which has no name before its commit. */
+static void make_nameless(struct world *world) {
+  assert_int_equal(ops->stage_create(world->storage, NULL, SIZE, &world->stage, NULL), MC_OK);
+  assert_int_equal(pwrite_all(world->stage->fd, world->bytes, SIZE, 0), 0);
+}
+
+static void prepare_nameless_again(struct world *world) {
+  make_nameless(world);
+  assert_int_equal(commit(world), MC_OK);
+  make_nameless(world);
+}
+
 static void check_committed(struct world *world, mc_status status) {
   bool visible = check_visible(world);
   assert_true(visible || status);
@@ -331,6 +348,10 @@ static void prepare_nothing(struct world *world) {
 
 static mc_status run_create(struct world *world) {
   return ops->stage_create(world->storage, KEY, SIZE, &world->stage, &world->err);
+}
+
+static mc_status run_create_nameless(struct world *world) {
+  return ops->stage_create(world->storage, NULL, SIZE, &world->stage, &world->err);
 }
 
 static void check_created(struct world *world, mc_status status) {
@@ -437,6 +458,9 @@ static void prepare_closed(struct world *world) {
 static const struct act acts[] = {
     {"commit", make_stage, commit, check_committed},
     {"commit again", prepare_again, commit, check_still_there},
+    {"commit a nameless one", make_nameless, commit, check_committed},
+    {"commit a nameless one again", prepare_nameless_again, commit, check_still_there},
+    {"create a nameless one", prepare_nothing, run_create_nameless, check_created},
     {"remove", prepare_object, run_remove, check_removed},
     {"restage", prepare_object, run_restage, check_restaged},
     {"create", prepare_nothing, run_create, check_created},
@@ -529,7 +553,7 @@ static bool die_at(const struct act *act, int n) {
 static void wherever_it_dies_nothing_visible_is_in_part(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof(acts) / sizeof(*acts); i++) {
-    if (acts[i].run == run_create || acts[i].run == run_resume) continue; /* their checks look at the stage they got */
+    if (acts[i].check == check_created || acts[i].run == run_resume) continue; /* they look at the stage they got */
     int n = 1;
     while (die_at(&acts[i], n)) n = next(n);
     assert_in_range(n, 2, 2000);
@@ -673,6 +697,43 @@ static void what_is_durable_is_flushed_in_order(void **state) {
   }
 }
 
+static void a_nameless_one_is_flushed_in_order(void **state) {
+  (void)state;
+  static const char *const names[] = {"fsync", "linkat", "rename", NULL};
+  for (int durable = 0; durable < 2; durable++) {
+    struct world world;
+    char letters[64];
+    begin(&world);
+    ops->close(world.storage);
+    assert_int_equal(open_as(&world, durable), MC_OK);
+    make_nameless(&world);
+    *trace = 0;
+    assert_int_equal(commit(&world), MC_OK);
+    /* data; meta, which makes the folder; both by their names; the folders */
+    assert_string_equal(order(letters, names), durable ? "fflllff" : "lll");
+    make_nameless(&world);
+    *trace = 0;
+    assert_int_equal(commit(&world), MC_OK); /* over the one that is there */
+    assert_string_equal(order(letters, names), durable ? "ffllrllrff" : "llrllr");
+    end(&world);
+  }
+}
+
+/* Where a file without a name can't get one, for want of /proc say, it has a folder as any other. */
+static void without_links_a_nameless_one_has_a_folder(void **state) {
+  (void)state;
+  struct world world;
+  begin(&world);
+  set_fault(1, ENOENT);
+  fault.only = "access";
+  make_nameless(&world);
+  fault = (typeof(fault)){.at = 0};
+  assert_int_equal(count_stages(&world), 1);
+  assert_int_equal(commit(&world), MC_OK);
+  assert_true(check_visible(&world));
+  end(&world);
+}
+
 /* The disk is full in the middle of a frame, and what is there can't be cut off. */
 static void half_an_append_hides_nothing(void **state) {
   (void)state;
@@ -748,6 +809,8 @@ int main(void) {
       cmocka_unit_test(a_living_owner_is_left_alone),
       cmocka_unit_test(data_that_could_not_be_flushed_is_never_committed),
       cmocka_unit_test(what_is_durable_is_flushed_in_order),
+      cmocka_unit_test(a_nameless_one_is_flushed_in_order),
+      cmocka_unit_test(without_links_a_nameless_one_has_a_folder),
       cmocka_unit_test(half_an_append_hides_nothing),
       cmocka_unit_test(a_commit_that_failed_may_be_tried_again),
       cmocka_unit_test(clocks_that_differ_do_not_make_an_owner_dead),

@@ -234,7 +234,8 @@ static int create(struct stage **out, struct posix *self, const char *key, uint6
   return 0;
 }
 
-#define NO_KEY "0000000000000000000000000000000000000000000000000000000000000000"
+#define NO_KEY    "0000000000000000000000000000000000000000000000000000000000000000"
+#define OWN_FILES "/proc/self/fd"
 
 /* A file without a name. 0 or an errno. */
 static int open_nameless(int *fd, const struct posix *self, mode_t mode) {
@@ -243,8 +244,10 @@ static int open_nameless(int *fd, const struct posix *self, mode_t mode) {
   return *fd < 0 ? errno : 0;
 }
 
-/* It is written as a whole at once, so that a full disk shows without its blocks being set aside. */
+/* A name is given by way of /proc. It is written as a whole at once, so that a full disk shows without its blocks being
+ * set aside. */
 static int create_nameless(struct stage **out, struct posix *self, uint64_t size) {
+  if (access(OWN_FILES, X_OK)) return EOPNOTSUPP;
   struct stage *stage = calloc(1, sizeof(*stage));
   if (!stage) return ENOMEM;
   *stage = (struct stage){.base = {.storage = &self->base, .fd = -1, .size = size}, .journal = -1};
@@ -471,7 +474,7 @@ static int flush(struct stage *stage) {
  * an errno. */
 static int give_name(const struct posix *self, int fd, const char *to) {
   char from[64], between[PATH_SIZE], name[NAME_SIZE];
-  snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
+  snprintf(from, sizeof(from), OWN_FILES "/%d", fd);
   if (linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0) return 0;
   if (errno == ENOENT) {
     int error = posix_make_folder_of(to);

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include <curl/curl.h>
-#include <openssl/evp.h>
 
 #include "../http/xml.h"
+#include "base/checksum.h"
 
 #define ORIGIN     "azure"
 #define BLOBS_MAX  10000 /* of a page: more than the service has in one */
@@ -17,11 +17,8 @@
 #define BLOB       ROOT "Blobs/Blob"
 
 void azure_md5_parse(mc_checksum *out, const char *text) {
-  unsigned char bytes[24];
-  bool good = strlen(text) == 24 && text[22] == '=' && text[23] == '=' && text[21] != '=' &&
-              EVP_DecodeBlock(bytes, (const unsigned char *)text, 24) == 18;
-  *out = (mc_checksum){.kind = good ? MC_CHECKSUM_MD5 : MC_CHECKSUM_NONE};
-  if (good) memcpy(out->bytes, bytes, 16);
+  *out = (mc_checksum){.kind = MC_CHECKSUM_NONE};
+  checksum_read(out, MC_CHECKSUM_MD5, text, strlen(text));
 }
 
 struct reading {

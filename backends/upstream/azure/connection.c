@@ -8,6 +8,7 @@
 #include <openssl/crypto.h>
 
 #include "base/io.h"
+#include "base/origin.h"
 #include "sign.h"
 
 #define ORIGIN "azure"
@@ -112,14 +113,9 @@ mc_status azure_connection_parse(struct azure_connection *out, const char *text,
   return status;
 }
 
-static void wipe(char *text) {
-  if (text) OPENSSL_cleanse(text, strlen(text));
-  free(text);
-}
-
 void azure_connection_forget(struct azure_connection *connection) {
-  wipe(connection->key);
-  wipe(connection->sas);
+  secret_free(connection->key);
+  secret_free(connection->sas);
   connection->key = connection->sas = NULL;
 }
 

@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/origin.h"
 #include "kinds.h"
 #include "named.h"
 
@@ -325,10 +324,7 @@ void azure_credentials_free(struct azure_credentials *self) {
   keys_release(self->of_key);
   keys_release(self->of_sas);
   azure_connection_end(&self->connection);
-  for (int i = 0; i < VARIABLES; i++) {
-    if (self->values[i]) OPENSSL_cleanse(self->values[i], strlen(self->values[i]));
-    free(self->values[i]);
-  }
+  for (int i = 0; i < VARIABLES; i++) secret_free(self->values[i]);
   keybook_free(self->book);
   pthread_mutex_destroy(&self->lock);
   free(self);

@@ -4,9 +4,8 @@
 #include <string.h>
 #include <time.h>
 
-#include <openssl/crypto.h>
-
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "sign.h"
 
@@ -50,8 +49,7 @@ mc_status azure_sas_keys(struct keys **out, const char *where, const char *accou
   char *token = format_str("?%s", sas);
   if (!token) return no_memory(err);
   mc_status status = azure_give_keys(out, keys_new(where, account, NULL, token, azure_sas_end(sas)), err);
-  OPENSSL_cleanse(token, strlen(token));
-  free(token);
+  secret_free(token);
   return status;
 }
 

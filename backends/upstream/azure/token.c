@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/text.h"
 
 #define ORIGIN     "azure"
@@ -19,7 +20,6 @@
 #define MACHINE    "http://169.254.169.254"
 #define RESOURCE   "https://storage.azure.com/" /* of every cloud */
 #define ASSERTION  "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-#define FILE_MAX   ((size_t)64 << 10)
 #define BODY_MAX   ((size_t)256 << 10)
 #define ANSWER_MAX ((size_t)256 << 10)
 #define TOKEN_MAX  ((size_t)24 << 10) /* what fits into a header */
@@ -113,39 +113,19 @@ static void append_field(struct buf *out, const char *name, const char *value) {
   curl_free(escaped);
 }
 
-/* The token that a file has, zero-terminated. */
-static mc_status read_assertion(char **out, const struct azure_identity *identity, mc_error *err) {
-  void *data = NULL;
-  size_t size = 0;
-  int error = file_read(identity->token_file, &data, &size, FILE_MAX);
-  if (error) {
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%.120s: the token file %.200s can't be read: %s",
-                        identity->where, identity->token_file, strerror(error));
-  }
-  char *text = data;
-  while (size && strchr(" \t\r\n", text[size - 1])) text[--size] = 0;
-  *out = text;
-  return MC_OK;
-}
-
 static mc_status append_proof(struct buf *out, const struct azure_identity *identity, mc_error *err) {
   char *assertion = NULL;
   if (identity->secret) {
     append_field(out, "client_secret", identity->secret);
     return MC_OK;
   }
-  mc_status status = read_assertion(&assertion, identity, err);
-  if (status) return status;
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = secret_read(&assertion, identity->token_file, &why);
+  if (status) return mc_error_set(err, status, ORIGIN, "%.120s: the token's file: %s", identity->where, why.message);
   append_field(out, "client_assertion_type", ASSERTION);
   append_field(out, "client_assertion", assertion);
-  OPENSSL_cleanse(assertion, strlen(assertion));
-  free(assertion);
+  secret_free(assertion);
   return MC_OK;
-}
-
-static void wipe(struct buf *buf) {
-  if (buf->data) OPENSSL_cleanse(buf->data, buf->size);
-  buf_free(buf);
 }
 
 /* Whether it may stand in a URL's path. */
@@ -183,7 +163,7 @@ static mc_status ask_entra(struct buf *answer, struct http_client *client, const
     status = http_fetch_text(client, &request, answer, call, err);
   }
   free(url);
-  wipe(&body);
+  buf_wipe(&body);
   return status;
 }
 
@@ -229,6 +209,6 @@ mc_status azure_token_get(struct keys **out, struct http_client *client, const s
   mc_status status = of_application ? ask_entra(&answer, client, identity, call, err)
                                     : ask_machine(&answer, client, identity, call, err);
   if (!status) status = azure_token_parse(out, identity, answer.data, answer.size, clock_wall_ms(), err);
-  wipe(&answer);
+  buf_wipe(&answer);
   return status;
 }

@@ -7,13 +7,11 @@
 
 #include <jansson.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
+#include "base/checksum.h"
 #include "base/clock.h"
 
 #define ORIGIN        "gcs"
-#define MD5_TEXT      24 /* of base64 */
-#define CRC_TEXT      8
 #define NAME_MOST     4096 /* the API's own limit is 1024 */
 #define TOKEN_MOST    16384
 #define LIFETIME_S    300 /* of a token of which nothing is told */
@@ -44,35 +42,14 @@ static bool number_of(uint64_t *out, const json_t *value) {
   return true;
 }
 
-/* Exactly `text_size` characters of base64, which are `size` bytes. */
-static bool take_base64(mc_checksum *out, enum mc_checksum_kind kind, const char *text, size_t text_size, size_t size) {
-  unsigned char bytes[3 * MD5_TEXT / 4];
-  size_t pads = text_size / 4 * 3 - size;
-  for (size_t i = 0; i < text_size; i++) {
-    if ((text[i] == '=') != (i >= text_size - pads)) return false;
-  }
-  if (EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)text_size) < 0) return false;
-  *out = (mc_checksum){.kind = kind};
-  memcpy(out->bytes, bytes, size);
-  return true;
-}
-
-static bool take_crc32c(mc_checksum *out, const char *text, size_t size) {
-  return size == CRC_TEXT && take_base64(out, MC_CHECKSUM_CRC32C, text, CRC_TEXT, 4);
-}
-
-static bool take_md5(mc_checksum *out, const char *text, size_t size) {
-  return size == MD5_TEXT && take_base64(out, MC_CHECKSUM_MD5, text, MD5_TEXT, 16);
-}
-
 /* CRC32C is there for every object, MD5 not for composed ones. */
 void gcs_checksum_parse(mc_checksum *out, const char *value) {
   *out = (mc_checksum){.kind = MC_CHECKSUM_NONE};
   for (const char *at = value; *at && out->kind != MC_CHECKSUM_CRC32C;) {
     at += strspn(at, ", \t");
     size_t size = strcspn(at, ", \t");
-    if (strncmp(at, "crc32c=", 7) == 0) take_crc32c(out, at + 7, size - 7);
-    if (strncmp(at, "md5=", 4) == 0) take_md5(out, at + 4, size - 4);
+    if (strncmp(at, "crc32c=", 7) == 0) checksum_read(out, MC_CHECKSUM_CRC32C, at + 7, size - 7);
+    if (strncmp(at, "md5=", 4) == 0) checksum_read(out, MC_CHECKSUM_MD5, at + 4, size - 4);
     at += size;
   }
 }
@@ -120,9 +97,11 @@ static mc_status read_object(struct gcs_object *out, const json_t *json, mc_erro
   if (!number_of(&generation, json_object_get(json, "generation"))) return bad(err, "an object has no generation");
   snprintf(out->validators.version, sizeof(out->validators.version), "%llu", (unsigned long long)generation);
   if (updated && !gcs_time_parse(&out->validators.last_modified, updated)) out->validators.last_modified = 0;
-  bool summed =
-      json_is_string(crc32c) && take_crc32c(&out->checksum, json_string_value(crc32c), json_string_length(crc32c));
-  if (!summed && json_is_string(md5)) take_md5(&out->checksum, json_string_value(md5), json_string_length(md5));
+  bool summed = json_is_string(crc32c) && checksum_read(&out->checksum, MC_CHECKSUM_CRC32C, json_string_value(crc32c),
+                                                        json_string_length(crc32c));
+  if (!summed && json_is_string(md5)) {
+    checksum_read(&out->checksum, MC_CHECKSUM_MD5, json_string_value(md5), json_string_length(md5));
+  }
   out->name = strdup(name);
   return out->name ? MC_OK : mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an object's name");
 }

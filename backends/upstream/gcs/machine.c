@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -52,8 +50,7 @@ mc_status gcs_machine_token(struct gcs_token *out, const char **why, const char 
   } else if (status == MC_DEADLINE_EXCEEDED) {
     status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the metadata service does not answer in time");
   }
-  if (answer.data) OPENSSL_cleanse(answer.data, answer.size);
-  buf_free(&answer);
+  buf_wipe(&answer);
   free(url);
   return status;
 }

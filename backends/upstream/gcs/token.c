@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/origin.h"
 #include "base/url.h"
 #include "jwt.h"
 
@@ -25,11 +26,6 @@
 
 static const char *text_of(const json_t *json, const char *name) {
   return json_string_value(json_object_get(json, name));
-}
-
-static void wipe(struct buf *buf) {
-  if (buf->data) OPENSSL_cleanse(buf->data, buf->size);
-  buf_free(buf);
 }
 
 static mc_status no_memory(mc_error *err) {
@@ -68,8 +64,8 @@ static mc_status ask(struct gcs_token *out, struct http_client *client, const ch
   buf_init(&answer, ANSWER_MAX);
   mc_status status = body->failed ? no_memory(err) : http_fetch_text(client, &request, &answer, call, err);
   if (!status) status = gcs_token_parse(out, answer.data, answer.size, err);
-  wipe(&answer);
-  wipe(body);
+  buf_wipe(&answer);
+  buf_wipe(body);
   return status;
 }
 
@@ -97,8 +93,7 @@ static mc_status of_service_account(struct gcs_token *out, const json_t *account
   buf_init(&form, BODY_MAX);
   add(&form, "grant_type", GRANT "jwt-bearer");
   add(&form, "assertion", jwt);
-  OPENSSL_cleanse(jwt, strlen(jwt));
-  free(jwt);
+  secret_free(jwt);
   return ask(out, client, url, NULL, &form, call, err);
 }
 
@@ -141,20 +136,18 @@ static mc_status fetch_subject(struct buf *out, const json_t *source, struct htt
   if (!status) status = http_fetch_text(client, &request, out, call, err);
   while (count) {
     char *header = (char *)(uintptr_t)headers[--count];
-    OPENSSL_cleanse(header, strlen(header));
-    free(header);
+    secret_free(header);
   }
   return status;
 }
 
 static mc_status read_subject(struct buf *out, const char *path, mc_error *err) {
-  void *data = NULL;
-  size_t size = 0;
-  int error = file_read(path, &data, &size, ANSWER_MAX);
-  if (error) return mc_error_errno(err, error, ORIGIN, "%.200s, its credential_source", path);
-  buf_append(out, data, size);
-  OPENSSL_cleanse(data, size);
-  free(data);
+  char *text;
+  mc_error why = MC_ERROR_INIT;
+  mc_status status = secret_read(&text, path, &why);
+  if (status) return mc_error_set(err, status, ORIGIN, "its credential_source, %s", why.message);
+  buf_append_str(out, text);
+  secret_free(text);
   return MC_OK;
 }
 
@@ -177,7 +170,7 @@ static mc_status get_subject(char **out, const json_t *source, struct http_clien
   }
   *out = token && *token ? strdup(token) : NULL;
   json_decref(root);
-  wipe(&text);
+  buf_wipe(&text);
   if (status || *out) return status;
   return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "its credential_source has no token");
 }
@@ -195,8 +188,7 @@ static mc_status of_another(struct gcs_token *out, const json_t *account, const 
   add(&form, "requested_token_type", "urn:ietf:params:oauth:token-type:access_token");
   add(&form, "subject_token_type", text_of(account, "subject_token_type"));
   add(&form, "subject_token", subject);
-  OPENSSL_cleanse(subject, strlen(subject));
-  free(subject);
+  secret_free(subject);
   return ask(out, client, text_of(account, "token_url"), NULL, &form, call, err);
 }
 
@@ -217,8 +209,7 @@ static mc_status impersonate(struct gcs_token *token, const json_t *account, con
                                     : no_memory(err);
   free(text);
   buf_free(&body);
-  if (bearer) OPENSSL_cleanse(bearer, strlen(bearer));
-  free(bearer);
+  secret_free(bearer);
   if (status) return status;
   gcs_token_free(token);
   *token = next;

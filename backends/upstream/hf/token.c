@@ -74,14 +74,16 @@ static mc_status read_file(struct keys **out, const char *path, int64_t expires_
 }
 
 static mc_status get_named(struct keys **out, const mc_credentials *credentials, mc_error *err) {
-  char where[120];
-  const char *token = origin_setting(credentials, "token"), *file = origin_setting(credentials, "token_file");
+  char where[120], *token;
+  mc_error why = MC_ERROR_INIT;
+  bool fixed = origin_setting(credentials, "token") != NULL; /* else it is in a file */
   snprintf(where, sizeof(where), "the credentials '%.80s'", credentials->name);
-  mc_status status =
-      token ? take(out, where, token, strlen(token), 0, err) : read_file(out, file, clock_wall_ms() + FRESH_MS, err);
+  mc_status status = origin_secret(&token, credentials, "token", &why);
+  if (status) return mc_error_set(err, status, ORIGIN, "%s: token_file: %s", where, why.message);
+  status = take(out, where, token, strlen(token), fixed ? 0 : clock_wall_ms() + FRESH_MS, err);
+  secret_free(token);
   if (status || *out) return status;
-  return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "%s have no token: %.200s is not there, or empty", where,
-                      token ? "its value" : file);
+  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s have nothing but space as a token", where);
 }
 
 static mc_status get_usual(struct keys **out, const struct tokens *tokens, mc_error *err) {
@@ -137,13 +139,13 @@ static char *usual_file(void) {
 /* ---- tokens ---- */
 
 static mc_status check_named(const mc_upstream_config *config, const struct keybook *book, mc_error *err) {
-  static const char *const keys[] = {"token", "token_file", NULL};
+  static const char *const keys[] = {"token", NULL};
   mc_status status = keybook_check(book, "hf", keys, err);
   for (size_t i = 0; i < config->origin_count && !status; i++) {
     const mc_origin_rule *rule = &config->origins[i];
     const mc_credentials *named = origin_credentials(config->credentials, config->credentials_count, rule->credentials);
     if (strncmp(rule->prefix, "hf://", 5) != 0 || !named) continue;
-    if (!origin_setting(named, "token") == !origin_setting(named, "token_file")) {
+    if (!named->count) {
       status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
                             "the credentials '%.60s', which the rule for %.100s names, need a token or a token_file",
                             named->name, rule->prefix);

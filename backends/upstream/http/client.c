@@ -185,7 +185,7 @@ struct exchange {
   bool connects;             /* an address was found */
   bool resolving;            /* when we ended it, a name was looked up */
   int64_t moved_at;          /* when the last thing came that counts as life */
-  char why[CURL_ERROR_SIZE]; /* it failed, in curl's words: hosts and ports, no header and no query */
+  char why[CURL_ERROR_SIZE]; /* it failed, in curl's words; see why_failed */
 };
 
 static bool end_exchange(struct exchange *exchange, mc_status status, const char *why) {
@@ -364,10 +364,19 @@ static void show_site(char site[SITE_SIZE], const char *url) {
   site_of(site, url_printable(shown, sizeof(shown), url));
 }
 
+/* In curl's words: they name hosts, ports and reasons, but a few quote a proxy or a URL whole, and its password with
+ * it. */
+static const char *why_failed(const struct exchange *exchange, CURLcode code) {
+  const char *why = exchange->why;
+  if (strncmp(why, "Unsupported proxy", 17) == 0) return "the proxy's address can't be used: write http://HOST:PORT";
+  bool quotes = strchr(why, '@') || strstr(why, "://");
+  return *why && !quotes ? why : curl_easy_strerror(code);
+}
+
 /* Why there is no whole response. */
 static mc_status explain(const struct exchange *exchange, CURLcode code, mc_error *err) {
   char url[URL_SHOWN], site[SITE_SIZE];
-  const char *why = *exchange->why ? exchange->why : curl_easy_strerror(code);
+  const char *why = why_failed(exchange, code);
   long connect_code = 0;
   url_printable(url, sizeof(url), exchange->request->url);
   if (exchange->refused_address) return http_refuse_address(exchange->request->url, err);
@@ -387,11 +396,10 @@ static mc_status explain(const struct exchange *exchange, CURLcode code, mc_erro
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is not a URL that can be fetched", url);
   case CURLE_PEER_FAILED_VERIFICATION:
   case CURLE_SSL_CACERT_BADFILE:
-    return mc_error_set(
-        err, MC_PERMISSION_DENIED, ORIGIN,
-        "%s: the certificate is not trusted (%.120s); if it should be, name the file of its authority's by "
-        "CURL_CA_BUNDLE or the origin rule's ca_file",
-        url, why);
+    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
+                        "%s: the certificate is not trusted (%.120s); if it should be, name its authority's file by "
+                        "CURL_CA_BUNDLE or the origin rule's ca_file",
+                        url, why);
   case CURLE_PARTIAL_FILE:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin cut its answer short", url);
   case CURLE_GOT_NOTHING:
@@ -452,7 +460,7 @@ static mc_status follow(char **url, struct http_client *client, const struct htt
     to = NULL;
   }
   if (!status) {
-    free(*url);
+    secret_free(*url);
     *url = to;
   }
   return status;
@@ -502,12 +510,12 @@ static mc_status aim(struct http_target *target, const struct http_request *requ
   return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
 }
 
-/* What is sent may be a credential. */
+/* What is sent may be a credential, also in the URL. */
 static void target_end(struct http_target *target) {
   for (struct curl_slist *one = target->headers; one; one = one->next) OPENSSL_cleanse(one->data, strlen(one->data));
   curl_slist_free_all(target->headers);
   keys_release(target->keys);
-  free(target->url);
+  secret_free(target->url);
 }
 
 /* One attempt. Redirects are followed here, not by libcurl: each may need another proxy, and is looked at before it is
@@ -551,7 +559,7 @@ static mc_status attempt(struct http_client *client, const struct http_request *
     const struct http_dialect *dialect = request->dialect;
     if (!status && dialect && dialect->led && !same_site(target->url, url)) dialect->led(request, url);
   }
-  free(url);
+  secret_free(url);
   if (handle) give_handle_back(client, handle);
   return status;
 }

@@ -158,9 +158,7 @@ void keybook_free(struct keybook *book) {
   for (size_t i = 0; i < book->page_count; i++) {
     struct page *page = &book->pages[i];
     for (size_t k = 0; k < page->credentials.count; k++) {
-      char *value = (char *)(uintptr_t)page->settings[k].value;
-      OPENSSL_cleanse(value, strlen(value));
-      free(value);
+      secret_free((char *)(uintptr_t)page->settings[k].value);
     }
     free(page->prefix);
   }

@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-
 #include "base/clock.h"
+#include "base/origin.h"
 
 #define RENEW_MS  300000 /* before they expire; or a quarter of their time, if that is less */
 #define FAILED_MS 3000   /* an error is everybody's for this long */
@@ -20,11 +19,6 @@ struct holder {
 };
 
 /* ---- keys ---- */
-
-static void wipe(char *text) {
-  if (text) OPENSSL_cleanse(text, strlen(text));
-  free(text);
-}
 
 static bool copy(char **out, const char *text) {
   *out = text ? strdup(text) : NULL;
@@ -53,8 +47,8 @@ void keys_release(struct keys *keys) {
   if (!keys || atomic_fetch_sub(&((struct holder *)keys)->references, 1) != 1) return;
   free(keys->where);
   free(keys->id);
-  wipe(keys->secret);
-  wipe(keys->token);
+  secret_free(keys->secret);
+  secret_free(keys->token);
   free(keys);
 }
 

@@ -104,8 +104,7 @@ static bool add_basic(struct http_target *target, const char *user, const char *
   EVP_EncodeBlock(text, (const unsigned char *)both, (int)strlen(both));
   bool added = http_target_header(target, "Authorization: Basic %s", (const char *)text);
   OPENSSL_cleanse(text, sizeof(text));
-  OPENSSL_cleanse(both, strlen(both));
-  free(both);
+  secret_free(both);
   return added;
 }
 

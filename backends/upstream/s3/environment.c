@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include <openssl/crypto.h>
+#include "base/origin.h"
 
 static const char *const names[S3_VARIABLES] = {
     [S3_ACCESS_KEY_ID] = "AWS_ACCESS_KEY_ID",
@@ -46,10 +46,7 @@ bool s3_environment_read(struct s3_environment *environment) {
 }
 
 void s3_environment_free(struct s3_environment *environment) {
-  for (int i = 0; i < S3_VARIABLES; i++) {
-    if (environment->values[i]) OPENSSL_cleanse(environment->values[i], strlen(environment->values[i]));
-    free(environment->values[i]);
-  }
+  for (int i = 0; i < S3_VARIABLES; i++) secret_free(environment->values[i]);
 }
 
 const char *s3_variable_name(enum s3_variable variable) {

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include <jansson.h>
-#include <openssl/crypto.h>
 
 #include "address.h"
 #include "base/buf.h"
@@ -37,11 +36,6 @@ static mc_status ask(const struct s3_chain *chain, struct buf *answer, struct ht
   mc_status status = http_ask_text(chain->client, &request, answer, head, &soon, err);
   if (status == MC_DEADLINE_EXCEEDED && !mc_call_check(call, err)) status = MC_UNAVAILABLE;
   return status;
-}
-
-static void wipe(struct buf *buf) {
-  if (buf->data) OPENSSL_cleanse(buf->data, buf->size);
-  buf_free(buf);
 }
 
 /* {"AccessKeyId": …, "SecretAccessKey": …, "Token": …, "Expiration": …} */
@@ -120,7 +114,7 @@ mc_status s3_get_container(const struct s3_chain *chain, struct keys **out, cons
   if (!status) status = container_header(&header, environment, err);
   if (!status) status = ask(chain, &answer, &head, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, "the container's agent (AWS_CONTAINER_CREDENTIALS_…)", err);
-  wipe(&answer);
+  buf_wipe(&answer);
   secret_free(header);
   free(url);
   return status;
@@ -149,7 +143,7 @@ static mc_status begin_session(const struct s3_chain *chain, char **out, const c
   free(url);
   bool sound = !status && answer.size && strcspn(answer.data, "\r\n") == answer.size;
   if (sound) *out = format_str("X-aws-ec2-metadata-token: %s", answer.data);
-  wipe(&answer);
+  buf_wipe(&answer);
   if (status == MC_CANCELLED || status == MC_DEADLINE_EXCEEDED || status == MC_NO_MEMORY) return status;
   if (status == MC_UNAVAILABLE && head.status) return status; /* it is there, and busy */
   return sound && !*out ? mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a token") : MC_OK;
@@ -189,7 +183,7 @@ static mc_status get_role(const struct s3_chain *chain, struct keys **out, const
   if (!url || !where) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
   if (!status) status = ask(chain, &answer, &head, ANSWERS_MS, "GET", url, header, call, err);
   if (!status) status = take_answer(out, &answer, where, err);
-  wipe(&answer);
+  buf_wipe(&answer);
   free(role);
   free(url);
   free(where);

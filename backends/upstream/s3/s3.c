@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-
+#include "base/checksum.h"
 #include "base/url.h"
 
 #define ORIGIN "s3"
@@ -26,16 +25,6 @@ static mc_status judge(const struct http_request *request, const struct http_hea
   return s3_judge(request->self, request, head, body, again, call, err);
 }
 
-/* Of the whole object: what is made of the parts' own ends in "-3", or is said to be COMPOSITE. */
-static void take_crc32c(mc_checksum *checksum, const char *text) {
-  unsigned char bytes[6];
-  if (strlen(text) != 8 || strcmp(text + 6, "==") != 0 || EVP_DecodeBlock(bytes, (const unsigned char *)text, 8) != 6) {
-    return;
-  }
-  checksum->kind = MC_CHECKSUM_CRC32C;
-  memcpy(checksum->bytes, bytes, 4);
-}
-
 /* An ETag is no MD5 that could be checked: not of what was sent in parts, nor of what is encrypted by a key. */
 static void describe(const struct http_store *self, const struct http_head *head, mc_info *info,
                      struct http_version *version) {
@@ -46,7 +35,9 @@ static void describe(const struct http_store *self, const struct http_head *head
   /* "null" is the one of each key in a bucket that keeps no versions any more. */
   if (strcmp(id, "null") != 0 && strlen(id) < sizeof(info->validators.version)) strcpy(info->validators.version, id);
   if (composite) info->has_digest = false;
-  if (!composite && head->status == 200) take_crc32c(&info->checksum, head->fields[S3_FIELD_CRC32C]);
+  /* Of the whole object: what is made of the parts' own ends in "-3", or is said to be COMPOSITE. */
+  const char *crc = head->fields[S3_FIELD_CRC32C];
+  if (!composite && head->status == 200) checksum_read(&info->checksum, MC_CHECKSUM_CRC32C, crc, strlen(crc));
 }
 
 static bool recall(struct http_store *self, const char *url, const mc_listed *listed, mc_info *info,

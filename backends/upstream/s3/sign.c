@@ -69,9 +69,8 @@ static bool sign_text(char hex[S3_SHA256_HEX], const struct s3_signing *signing,
               hmac(key, key, HASH, signing->region) && hmac(key, key, HASH, signing->service) &&
               hmac(key, key, HASH, "aws4_request") && hmac(key, key, HASH, text);
   if (good) hex_of(hex, key, HASH);
-  if (first.data) OPENSSL_cleanse(first.data, first.size);
+  buf_wipe(&first);
   OPENSSL_cleanse(key, sizeof(key));
-  buf_free(&first);
   return good;
 }
 
@@ -94,8 +93,7 @@ static bool hash_request(char hex[S3_SHA256_HEX], const struct s3_signing *signi
   buf_printf(&text, "\n%s", signing->payload);
   bool good = !text.failed;
   if (good) s3_sha256(hex, text.data, text.size);
-  if (text.data) OPENSSL_cleanse(text.data, text.size);
-  buf_free(&text);
+  buf_wipe(&text);
   return good;
 }
 

@@ -122,11 +122,6 @@ static mc_status take_answer(struct keys **out, const struct buf *answer, const 
   return status == MC_NO_MEMORY ? mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for credentials") : status;
 }
 
-static void wipe(struct buf *buf) {
-  if (buf->data) OPENSSL_cleanse(buf->data, buf->size);
-  buf_free(buf);
-}
-
 mc_status s3_get_role(const struct s3_chain *chain, struct keys **out, const struct s3_role *role,
                       const struct keys *keys, const mc_call *call, mc_error *err) {
   struct asking asking = {.chain = chain, .role = role, .keys = keys};
@@ -147,8 +142,8 @@ mc_status s3_get_role(const struct s3_chain *chain, struct keys **out, const str
     status = http_fetch_text(chain->client, &request, &answer, call, err);
   }
   if (!status) status = take_answer(out, &answer, role, err);
-  wipe(&body);
-  wipe(&answer);
+  buf_wipe(&body);
+  buf_wipe(&answer);
   free(url);
   return status;
 }
