@@ -195,6 +195,29 @@ static void what_goes_while_a_tree_is_got_is_not_missed(void **state) {
   assert_file(path, "a", a);
 }
 
+static void take_both_away(void *user, uint64_t done, uint64_t count, uint64_t bytes, uint64_t total) {
+  struct mover *mover = user;
+  mover->first->missing = true;
+  take_away(user, done, count, bytes, total);
+}
+
+static void what_patterns_pass_over_is_counted_once(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 10, 2);
+  struct mover mover = {a, b, false};
+  mc_tree_options options;
+  mc_error error = MC_ERROR_INIT;
+  add_file("x", 10, 3);
+  mc_tree_options_init(&options);
+  options.progress = take_both_away;
+  options.user = &mover;
+  options.ignore = (const char *const[]){"x", NULL};
+  b->stalls = true;
+  open_cache(fixture);
+  assert_int_equal(mc_get_tree(NULL, fixture->cache, TREE, NULL, &options, &error), MC_NOT_FOUND);
+  assert_non_null(strstr(error.message, "none of the 1 files"));
+}
+
 static void a_failure_leaves_what_was_there(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 4 * CHUNK, 2);
@@ -558,6 +581,7 @@ int main(void) {
       TEST(one_listing_is_enough),
       TEST(a_tree_is_of_one_version),
       TEST(what_goes_while_a_tree_is_got_is_not_missed),
+      TEST(what_patterns_pass_over_is_counted_once),
       TEST(a_failure_leaves_what_was_there),
       TEST(one_failure_ends_the_others),
       TEST(paths_that_leave_the_tree_are_refused),
