@@ -23,6 +23,10 @@ static const mc_option_row own_rows[FLAG_COUNT + 1] = {
     ROW(FLAG_CACHED, cached, MC_OPTION_BOOL, "false", "", "only what is in the cache"),
     ROW(FLAG_NO_STORE, no_store, MC_OPTION_BOOL, "false", "", "with -o: straight to the file, nothing is kept"),
     ROW(FLAG_PIN, pin, MC_OPTION_BOOL, "false", "", "keep it until it is evicted by hand"),
+    ROW(FLAG_ALLOW, allow, MC_OPTION_STRING, "", "PATTERN",
+        "of a tree, only files whose path below the URL matches, as '*.json' or 'onnx/'; may be repeated"),
+    ROW(FLAG_IGNORE, ignore, MC_OPTION_STRING, "", "PATTERN",
+        "of a tree, not the files whose path matches; may be repeated"),
     ROW(FLAG_ORIGIN, origin, MC_OPTION_BOOL, "false", "", "list what the origin has below a URL"),
     ROW(FLAG_JSON, json, MC_OPTION_BOOL, "false", "", "print JSON, one document a line"),
     ROW(FLAG_QUIET, quiet, MC_OPTION_BOOL, "false", "", "no progress and no warnings"),
@@ -33,8 +37,8 @@ static const char letters[FLAG_COUNT] = {[FLAG_OUTPUT] = 'o', [FLAG_QUIET] = 'q'
 const char *flag_name(enum flag flag) {
   static const char *const names[FLAG_COUNT] = {
       [FLAG_OUTPUT] = "output",     [FLAG_TIMEOUT] = "timeout", [FLAG_REFRESH] = "refresh", [FLAG_CACHED] = "cached",
-      [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_ORIGIN] = "origin",   [FLAG_JSON] = "json",
-      [FLAG_QUIET] = "quiet",       [FLAG_VERBOSE] = "verbose"};
+      [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_ALLOW] = "allow",     [FLAG_IGNORE] = "ignore",
+      [FLAG_ORIGIN] = "origin",     [FLAG_JSON] = "json",       [FLAG_QUIET] = "quiet",     [FLAG_VERBOSE] = "verbose"};
   return names[flag];
 }
 
@@ -131,6 +135,11 @@ static bool set_flag(struct command_line *line, const mc_option_row *row, const 
   snprintf(name, sizeof(name), "--%s", row->name);
   for (char *at = name; *at; at++) *at = *at == '_' ? '-' : *at;
   if (own) line->given |= 1u << (row - own_rows);
+  if (row == &own_rows[FLAG_ALLOW] || row == &own_rows[FLAG_IGNORE]) { /* they add up */
+    struct values *values = row == &own_rows[FLAG_ALLOW] ? &line->allow : &line->ignore;
+    values->list[values->count++] = value;
+    return true;
+  }
   return apply(row, own ? (void *)line : (void *)&line->options, value, name);
 }
 
@@ -198,8 +207,10 @@ static bool read_word(struct command_line *line, const char *word, const char *n
 
 bool command_line_read(struct command_line *line, int argc, char **argv) {
   *line = (struct command_line){.words = calloc((size_t)argc + 1, sizeof(char *))};
+  line->allow.list = calloc((size_t)argc + 1, sizeof(char *));
+  line->ignore.list = calloc((size_t)argc + 1, sizeof(char *));
   mc_options_init(&line->options);
-  if (!line->words || !read_environment(line)) return false;
+  if (!line->words || !line->allow.list || !line->ignore.list || !read_environment(line)) return false;
   for (int i = 1, used; i < argc; i += used) {
     used = 1;
     if (strcmp(argv[i], "--") == 0) {
@@ -213,6 +224,8 @@ bool command_line_read(struct command_line *line, int argc, char **argv) {
 
 void command_line_free(struct command_line *line) {
   free(line->words);
+  free(line->allow.list);
+  free(line->ignore.list);
 }
 
 /* ---- help ---- */

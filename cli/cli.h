@@ -31,6 +31,8 @@ enum flag {
   FLAG_CACHED,
   FLAG_NO_STORE,
   FLAG_PIN,
+  FLAG_ALLOW,
+  FLAG_IGNORE,
   FLAG_ORIGIN,
   FLAG_JSON,
   FLAG_QUIET,
@@ -38,9 +40,16 @@ enum flag {
   FLAG_COUNT,
 };
 
+/* The values of a flag that may be given several times; a NULL behind the last one. */
+struct values {
+  const char **list;
+  size_t count;
+};
+
 struct command_line {
   mc_options options; /* of the library */
   const char *output;
+  struct values allow, ignore;
   int64_t timeout_ms;
   bool refresh, cached, no_store, pin, origin, json, quiet, verbose;
   uint32_t given; /* 1u << enum flag, of those on the command line */

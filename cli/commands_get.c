@@ -255,6 +255,8 @@ int command_tree(mc_cache *cache, const struct command_line *line) {
   options.cancel = interrupted;
   options.progress = progress_files;
   options.user = &progress;
+  options.allow = line->allow.list;
+  options.ignore = line->ignore.list;
   mc_status status = mc_get_tree(&result, cache, url, path, &options, &error);
   progress_end(&progress);
   if (status == MC_CANCELLED && mc_cancel_triggered(interrupted)) {

@@ -26,7 +26,7 @@ static const struct command {
          BIT(FLAG_PIN),
      true},
     {"tree", command_tree, "URL DIR", "get all files below a URL; DIR becomes a link to one whole version", 2, 2,
-     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_REFRESH) | BIT(FLAG_PIN), true},
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_REFRESH) | BIT(FLAG_PIN) | BIT(FLAG_ALLOW) | BIT(FLAG_IGNORE), true},
     {"stat", command_stat, "URL", "what the origin has there, and what is cached of it", 1, 1,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_CACHED), false},
     {"ls", command_ls, "[PREFIX]", "what the cache holds; with --origin what the origin has", 0, 1,

@@ -183,7 +183,7 @@ static void set_defaults(struct server_options *options) {
   memset(options, 0, sizeof(*options));
   mc_options_init(&options->cache);
   for (const mc_option_row *row = own_rows; row->name; row++) mc_option_parse(row, options, row->fallback, NULL);
-  options->cache.schemes = "http,https,s3,gs,as,hf"; /* files of this machine only where they are asked for */
+  options->cache.schemes = SERVER_SCHEMES;
 }
 
 static int load_environment(struct reading *reading) {

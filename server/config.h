@@ -5,6 +5,8 @@
 
 #include "server.h"
 
+#define SERVER_SCHEMES "http,https,s3,gs,as,hf" /* files of this machine only where they are asked for */
+
 /* The server's own table; the other one is the library's, mc_option_rows. */
 const mc_option_row *config_rows(void);
 /* "--name-of-it", "--name-of-it VALUE" in `text`. */

@@ -27,7 +27,7 @@ static void print_wrapped(const char *text) {
 
 static const char *fallback_of(const mc_option_row *row) {
   if (strcmp(row->name, "storage") == 0) return "$XDG_CACHE_HOME/modelcached, ~/.cache/modelcached";
-  return strcmp(row->name, "schemes") == 0 ? "http,https,s3,gs" : row->fallback; /* as set_defaults has them */
+  return strcmp(row->name, "schemes") == 0 ? SERVER_SCHEMES : row->fallback;
 }
 
 static const char *help_of(const mc_option_row *row) {
@@ -167,7 +167,7 @@ static void print_options(void) {
       "`key: value` lines. Sizes are `512MiB` or `4GiB`, durations `250ms`, `10s`, `5m`, `2h` or `7d`. What is on or\n"
       "off takes `--name`, `--no-name`, `--name=no`. `modelcached --print-config` shows what is in effect.\n\n"
       "The command `modelcache` and the library take the options of the cache, too; their `schemes` and `storage`\n"
-      "are `file,http,https,s3,gs` and `~/.cache/modelcache` by default.\n");
+      "are `file," SERVER_SCHEMES "` and `~/.cache/modelcache` by default.\n");
   print_table("Of the server", config_rows());
   print_table("Of the cache", mc_option_rows());
   printf(

@@ -133,6 +133,12 @@ typedef struct mc_tree_options {
   /* Called as files complete, from the calling thread. */
   void (*progress)(void *user, uint64_t files, uint64_t total_files, uint64_t bytes, uint64_t total_bytes);
   void *user;
+  /* Which files: those that any pattern of `allow` matches (all, if it is NULL or empty), but none that a pattern of
+   * `ignore` matches. Both end with NULL. A pattern is compared with the whole path below the URL: '*' is any text, '/'
+   * in it as well, '?' any character, [a-c] one of those, [!a-c] another one; one that ends in '/' means all that is
+   * below. So "*.json" is every such file of the tree. At most 1000 patterns in each, of 1 to 1024 bytes. */
+  const char *const *allow;
+  const char *const *ignore;
 } mc_tree_options;
 
 MC_API void mc_tree_options_init(mc_tree_options *options);
@@ -147,7 +153,8 @@ typedef struct mc_tree_result {
 /* Get every file below the URL prefix `url` and publish them together: `path` becomes a symbolic link to a folder
  * that holds exactly one version of the tree, switched atomically; readers that have opened the former version keep
  * it until the next switch. When the upstream can't be asked for its list, what `path` leads to stays, if it is of this
- * URL, for as long as stale_if_error says. `path` NULL: a place inside the cache's storage. A folder that is not such a
+ * URL and these patterns, for as long as stale_if_error says. `path` NULL: a place inside the cache's storage, another
+ * one for other patterns. MC_NOT_FOUND: there is no file, or the patterns let none through. A folder that is not such a
  * link is left alone: MC_INVALID_ARGUMENT. Blocks. */
 MC_API mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, const char *path,
                              const mc_tree_options *options, mc_error *err);

@@ -131,6 +131,22 @@ int file_replace(const char *path, const void *data, size_t size, mode_t mode, b
   return error;
 }
 
+int file_allocate(int fd, uint64_t size) {
+  struct stat st;
+  int error = 0;
+  if (size > INT64_MAX) return EFBIG;
+  if (fstat(fd, &st)) return errno;
+  if (size > (uint64_t)st.st_size) {
+    do {
+      error = fallocate(fd, 0, 0, (off_t)size) ? errno : 0;
+    } while (error == EINTR);
+    if (error == EOPNOTSUPP || error == ENOSYS) error = 0;
+  }
+  if (!error && ftruncate(fd, (off_t)size)) error = errno;
+  if (error && ftruncate(fd, st.st_size)) return errno;
+  return error;
+}
+
 int file_draft(int *fd, char **temporary, const char *path) {
   const char *slash = strrchr(path, '/');
   char *folder = slash == path ? strdup("/") : slash ? format_str("%.*s", (int)(slash - path), path) : strdup(".");

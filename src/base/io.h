@@ -21,6 +21,8 @@ int fsync_folder(const char *path); /* 0 or an errno; file systems that can't ar
 int file_read(const char *path, void **data, size_t *size, size_t max);
 /* Write `path` through a temporary file beside it and rename; with `durable` both file and folder are fsynced. */
 int file_replace(const char *path, const void *data, size_t size, mode_t mode, bool durable);
+/* Set a file's size and, where the file system can, its blocks aside. A failure leaves it as it was. 0 or an errno. */
+int file_allocate(int fd, uint64_t size);
 /* A file in the making that is to be `path`: it has no name until file_publish, where the file system can do that, so
  * that a process that dies leaves nothing. 0 or an errno. file_publish takes `fd` to its name, mode 0644, but does not
  * close it; *temporary is the name it has meanwhile (or NULL) and is freed by either end. */

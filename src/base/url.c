@@ -114,7 +114,7 @@ static bool resolve_dots(struct buf *out, size_t start) {
 static mc_status parse_scheme(struct url *url, const char **at, mc_error *err) {
   const char *colon = strstr(*at, "://");
   size_t size = colon ? (size_t)(colon - *at) : 0;
-  if (!size) return refuse(err, "it has no scheme; write https://…, file:///… or an absolute path");
+  if (!size) return refuse(err, "it has no scheme with '://'; write https://…, file:///… or an absolute path");
   if (size >= sizeof(url->scheme)) return refuse(err, "its scheme is too long");
   for (size_t i = 0; i < size; i++) {
     unsigned char c = (unsigned char)(*at)[i];

@@ -65,6 +65,12 @@ static bool is_next(struct download *d) {
   return d->hashed < d->count && download_state(d, d->hashed) == CHUNK_LANDED;
 }
 
+/* With the lock held: nothing is left to be hashed, or nothing more will be. */
+static void catch_up(struct download *d) {
+  d->busy = 0;
+  pthread_cond_broadcast(&d->caught_up);
+}
+
 mc_status content_follow(struct download *d, mc_error *err) {
   mc_status status = MC_OK;
   char *block = malloc(READ_BLOCK);
@@ -76,6 +82,7 @@ mc_status content_follow(struct download *d, mc_error *err) {
     bool next = !status && is_next(d);
     if (!next && !d->lanes) break;
     if (!next) {
+      catch_up(d);
       pthread_cond_wait(&d->changed, &d->lock);
       continue;
     }
@@ -85,9 +92,12 @@ mc_status content_follow(struct download *d, mc_error *err) {
     if (d->hashed == 0 && d->sum_kind != MC_CHECKSUM_NONE && !d->sum) status = begin_checksum(d, size, err);
     if (!status) status = hash_chunk(d, d->hashed, size, block, err);
     begin_writing(d, d->hashed, size);
-    d->hashed++;
     pthread_mutex_lock(&d->lock);
+    d->hashed++;
+    d->busy++;
+    pthread_cond_signal(&d->caught_up);
   }
+  catch_up(d);
   pthread_mutex_unlock(&d->lock);
   free(block);
   return status;

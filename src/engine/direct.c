@@ -1,7 +1,9 @@
 /* Direct gets: a flight of one caller, straight into that caller's path or buffer. Nothing is kept, nobody joins, and
  * the caller is told only when no thread writes there any more. */
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -23,6 +25,17 @@ static mc_status check_room(const struct mc_request *request, const mc_info *inf
                       request->options.buffer_size, (unsigned long long)info->size);
 }
 
+/* A full disk shows at once, and blocks that are there are cheaper to write to; but not where they are memory, which is
+ * cleared first. */
+static mc_status set_aside(struct run *run, const mc_info *info, mc_error *err) {
+  int fd = run->download->fd;
+  struct statfs fs;
+  if (fd < 0 || info->size == MC_SIZE_UNKNOWN || fstatfs(fd, &fs) || fs.f_type == TMPFS_MAGIC) return MC_OK;
+  int error = file_allocate(fd, info->size);
+  bool full = error == ENOSPC || error == EDQUOT; /* what else fails here may yet be well */
+  return full ? mc_error_errno(err, error, ORIGIN, "can't write %s", run->request->path) : MC_OK;
+}
+
 static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   struct run *run = user;
   struct flight *flight = run->flight;
@@ -38,6 +51,7 @@ static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   if (!source) return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s gave no content", upstream->ops->name);
   status = check_room(run->request, &info, err);
   if (!status) status = download_begin(run->download, flight->key, &info, err);
+  if (!status) status = set_aside(run, &info, err);
   if (!status) flight_show(flight);
   if (!status) status = download_fetch(run->download, upstream, source, &info, &args, &run->digest, err);
   upstream->ops->source_close(source);

@@ -11,8 +11,9 @@
 #include "engine/journal.h"
 #include "engine/sink.h"
 
-#define MAX_CORRUPT 16    /* chunks that do not verify, before the download is given up */
-#define MAX_PART    (16u) /* chunks that a lane takes at once: 64 MiB */
+#define MAX_CORRUPT 16  /* chunks that do not verify, before the download is given up */
+#define MIN_PART    2u  /* chunks that a lane takes at once: 8 MiB */
+#define MAX_PART    16u /* 64 MiB */
 
 mc_status download_new(struct download **out, struct mc_cache *cache, const char *url, const mc_call *call,
                        mc_error *err) {
@@ -26,6 +27,7 @@ mc_status download_new(struct download **out, struct mc_cache *cache, const char
   pthread_mutex_init(&d->lock, NULL);
   pthread_mutex_init(&d->journal_lock, NULL);
   cond_init(&d->changed);
+  cond_init(&d->caught_up);
   *out = d;
   return MC_OK;
 }
@@ -123,6 +125,9 @@ mc_status download_store(struct download *d, const void *data, size_t size, uint
   mc_status status = reserve_up_to(d, offset + size, err);
   if (status) return status;
   int error = pwrite_all(d->fd, data, size, offset);
+  /* For a small file no room was set aside when its stage was made: it is made here. */
+  bool full = error == ENOSPC || error == EDQUOT;
+  if (full && d->fleeting && tier_evict(d->tier, size)) error = pwrite_all(d->fd, data, size, offset);
   return error ? mc_error_errno(err, error, ORIGIN, "can't write the download") : MC_OK;
 }
 
@@ -291,15 +296,33 @@ mc_status download_begin(struct download *d, const char *key, const mc_info *inf
 
 /* ---- lanes ---- */
 
-/* Take the next missing chunks, fewer at a time towards the end so that all lanes end together. false: there is none,
- * or no more are to be taken. */
-static bool take_part(struct download *d, uint32_t *first, uint32_t *count, bool whole) {
-  pthread_mutex_lock(&d->lock);
+/* With the lock held: whether the SHA-256 is what takes longest: it has had no pause for as long as the parts of all
+ * lanes last it, which come out of order, and has more before it than two. */
+static bool lags(const struct download *d, uint32_t part) {
+  uint32_t at = d->hashed, most = 2 * part;
+  if (d->failed || d->busy <= part * d->lanes) return false;
+  while (at - d->hashed <= most && at < d->count && download_state(d, at) == CHUNK_LANDED) at++;
+  return at - d->hashed > most;
+}
+
+/* With the lock held: how many chunks the next part of a lane has that would take `most`; fewer towards the end, so
+ * that all lanes end together. */
+static uint32_t part_size(struct download *d, uint32_t most) {
   while (d->first < d->count && download_state(d, d->first) != CHUNK_MISSING) d->first++;
-  uint32_t most = MAX_PART, at = d->first, left = d->count - at;
+  uint32_t left = d->count - d->first;
   if (left > d->count - d->landed) left = d->count - d->landed; /* what was resumed may lie behind `first` too */
   uint32_t share = left / (2 * (d->lanes ? d->lanes : 1));
-  if (most > share) most = share ? share : 1;
+  return share > most ? most : share ? share : 1;
+}
+
+/* Take the next missing chunks, about `wish` of them. false: there is none, or no more are to be taken.
+ *
+ * All is there when the SHA-256 is, which is one thread's work. A lane that has outrun it waits: where there are few
+ * cores, it needs the lane's share of them, or most would be left to be hashed when all has come. */
+static bool take_part(struct download *d, uint32_t *first, uint32_t *count, uint32_t wish, bool whole) {
+  pthread_mutex_lock(&d->lock);
+  while (!whole && lags(d, part_size(d, wish))) pthread_cond_wait(&d->caught_up, &d->lock);
+  uint32_t most = part_size(d, wish), at = d->first;
   *first = at;
   *count = 0;
   if (whole && !d->failed) { /* by one lane, from the beginning: nobody else takes any */
@@ -355,14 +378,25 @@ void download_fail(struct download *d, mc_status status, const mc_error *error) 
   if (error) d->error = *error;
 }
 
+/* How many chunks to ask for next. A part is so large that the wait for its first byte costs little, and no larger: the
+ * SHA-256 can't pass the first one that is under way. */
+static uint32_t next_part(const struct lane *lane, uint32_t part) {
+  int64_t waited = lane->began - lane->sought, took = clock_ns() - lane->sought;
+  if (!lane->download->followed) return MAX_PART;
+  if (16 * waited > took && part < MAX_PART) return part * 2;
+  if (64 * waited < took && part > MIN_PART) return part / 2;
+  return part;
+}
+
 static mc_status run_parts(struct download *d, struct lane *lane, bool ranges, mc_error *err) {
   if (d->size == MC_SIZE_UNKNOWN) return read_range(d, lane, 0, MC_SIZE_UNKNOWN, err);
-  uint32_t first, count;
+  uint32_t first, count, part = d->followed ? MIN_PART : MAX_PART;
   mc_status status = MC_OK;
-  while (!status && take_part(d, &first, &count, !ranges)) {
+  while (!status && take_part(d, &first, &count, part, !ranges)) {
     uint64_t end = (uint64_t)(first + count) * MC_CHUNK_SIZE;
     status = read_range(d, lane, first * MC_CHUNK_SIZE, end < d->size ? end : d->size, err);
     if (status) give_part_back(d, first, count);
+    part = next_part(lane, part);
   }
   return status;
 }
@@ -393,6 +427,7 @@ static void *lane_main(void *arg) {
 
 mc_status download_run(struct download *d, mc_source *source, const mc_info *info, mc_error *err) {
   bool trusted = source->upstream->ops->flags & MC_UPSTREAM_CACHE;
+  d->followed = !trusted;
   content_expect(d, info);
   d->source = source;
   d->expected = info->chunks.hashes && info->chunks.size == d->size ? &info->chunks : NULL;
@@ -501,5 +536,6 @@ void download_free(struct download *d) {
   pthread_mutex_destroy(&d->lock);
   pthread_mutex_destroy(&d->journal_lock);
   pthread_cond_destroy(&d->changed);
+  pthread_cond_destroy(&d->caught_up);
   free(d);
 }

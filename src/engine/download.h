@@ -32,9 +32,11 @@ struct download {
   mc_validators validators;       /* of the version that is being downloaded */
   mc_source *source;              /* what the lanes read now */
   const mc_chunk_table *expected; /* the hashes that the source promised, or NULL */
+  bool followed;                  /* what lands is hashed meanwhile */
 
   pthread_mutex_t lock;
   pthread_cond_t changed;
+  pthread_cond_t caught_up; /* one more chunk is hashed: one lane that waits for that may look again */
   int view;          /* the stage's bytes for followers: a descriptor of their own, valid as long as this; or -1 */
   uint32_t version;  /* another one when what has landed was forgotten: those who followed it must go */
   uint64_t size;     /* MC_SIZE_UNKNOWN until the end is reached */
@@ -46,6 +48,8 @@ struct download {
   uint32_t first;         /* no chunk before it is missing */
   _Atomic uint64_t bytes; /* received, for progress; may be more than what stays */
   uint32_t lanes;         /* that run */
+  uint32_t hashed;        /* chunks that are in the SHA-256 */
+  uint32_t busy;          /* of these, since it last had to wait for one */
   uint32_t corrupt;       /* chunks that did not verify */
   mc_status failed;
   mc_error error;
@@ -59,7 +63,6 @@ struct download {
   struct sha256 *sha;
   mc_checksum_kind sum_kind; /* what is made beside it */
   struct checksum *sum;      /* or NULL: not begun, or not to be had */
-  uint32_t hashed;           /* chunks that are in both */
 };
 
 mc_status download_new(struct download **out, struct mc_cache *cache, const char *url, const mc_call *call,

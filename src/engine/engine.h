@@ -219,6 +219,7 @@ struct flight {
   /* under cache->lock: */
   bool watched;  /* somebody wants to be told how it goes */
   bool unlisted; /* somebody joined who knows of no listing, or of another: the hint is not good for him */
+  bool dated;    /* what it brings is of when the hint was listed */
   bool joinable; /* in cache->flights */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */

@@ -252,14 +252,15 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
   pthread_mutex_lock(&cache->lock);
   mc_status status = may_start(cache, request, err);
   if (!status) HASH_FIND_STR(cache->flights, key, flight);
-  if (flight && flight->settled && flags & (MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN)) {
+  bool same = flight && request && request->hint && flight->hint && hint_same(request->hint, flight->hint);
+  uint32_t late = flight && flight->settled ? MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN : 0;
+  if (flight && flight->dated && !same) late |= MC_GET_REVALIDATE;
+  if (flags & late) {
     HASH_DEL(cache->flights, flight); /* it would end without doing so */
     flight->joinable = false;
     flight = NULL;
   }
-  if (flight && !(request && request->hint && flight->hint && hint_same(request->hint, flight->hint))) {
-    flight->unlisted = true;
-  }
+  if (flight && !same) flight->unlisted = true;
   if (!status && !flight) status = start_shared(&flight, cache, url, key, request, err);
   if (!status) {
     flight->revalidate |= (flags & MC_GET_REVALIDATE) != 0;

@@ -158,14 +158,18 @@ static void remember_missing(struct run *run) {
 
 /* ---- asking one upstream ---- */
 
-static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest) {
+/* What was opened by a listing's word is known since then, and not since now: a version that is read by its name can be
+ * had although there is a newer one. */
+static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest,
+                          bool by_listing) {
   mc_entry *entry = entry_new(run->flight->url);
   if (!entry) return NULL;
   entry->size = size;
   entry->validators = *validators;
   entry->has_digest = true;
   entry->digest = *digest;
-  entry->fetched_at = entry->checked_at = clock_wall_ms();
+  entry->fetched_at = clock_wall_ms();
+  entry->checked_at = by_listing ? run->flight->hint->at : entry->fetched_at;
   bool pinned = (run->entry && run->entry->pinned) || route_rule(run->cache, entry->url).pin;
   entry->pinned = wants_pin(run->flight, pinned);
   return entry;
@@ -208,14 +212,14 @@ static mc_status bring_in(struct run *run, mc_upstream *upstream, mc_source *sou
   mc_digest digest;
   mc_status status = MC_OK;
   if (take_known(&file, run, info)) {
-    entry = entry_of(run, mc_file_size(file), &info->validators, mc_file_digest(file));
+    entry = entry_of(run, mc_file_size(file), &info->validators, mc_file_digest(file), args->listed);
     if (!entry) status = no_entry(err);
   } else {
     status = download_begin(download, run->flight->key, info, err);
     if (!status) flight_show(run->flight);
     if (!status) status = download_fetch(download, upstream, source, info, args, &digest, err);
     if (!status && args->listed && names_a_version(&info->validators)) download->validators = info->validators;
-    if (!status) entry = entry_of(run, download->size, &download->validators, &digest);
+    if (!status) entry = entry_of(run, download->size, &download->validators, &digest, args->listed);
     if (!status && !entry) status = no_entry(err);
     if (!status) status = keep(&file, run, entry, err);
   }
@@ -231,25 +235,31 @@ static bool take_listed(mc_status *status, struct run *run, const mc_listed *lis
   mc_file *file = NULL;
   info.validators = listed->validators;
   if (!take_known(&file, run, &info)) return false;
-  mc_entry *entry = entry_of(run, mc_file_size(file), &listed->validators, mc_file_digest(file));
+  mc_entry *entry = entry_of(run, mc_file_size(file), &listed->validators, mc_file_digest(file), true);
   if (!entry) mc_file_release(file);
   *status = entry ? take(run, file, entry, err) : no_entry(err);
   return true;
 }
 
-/* What an upstream is told to open a source: its own listing's word where there is one; but not where that leaves open
- * whether the copy at hand is current, nor of an empty file, of which no read would tell that it has changed. */
+/* Whether its own listing's word will do to open a source. Not where that leaves open whether the copy at hand is
+ * current, or was current later; nor of an empty file, of which no read would tell that it has changed. */
+static bool opens_listed(const struct run *run, const struct hint *hint, const mc_upstream *upstream) {
+  if (!hint || hint->from != upstream || hint->listed.size == 0) return false;
+  return !run->file || (hint_judge(hint, run->entry) != HINT_SILENT && run->entry->checked_at <= hint->at);
+}
+
+/* What an upstream is told to open a source. */
 static void set_args(mc_open_args *args, struct run *run, const mc_upstream *upstream) {
   pthread_mutex_lock(&run->cache->lock);
   const struct hint *hint = hint_of(run);
-  bool revalidate = run->flight->revalidate;
+  bool listed = opens_listed(run, hint, upstream), revalidate = run->flight->revalidate;
+  run->flight->dated |= listed;
   pthread_mutex_unlock(&run->cache->lock);
   *args = (mc_open_args){.url = run->flight->url,
                          .progress = flight_peer_progress,
                          .progress_user = run->flight,
                          .revalidate = revalidate};
-  bool is_empty = hint && hint->listed.size == 0;
-  if (hint && hint->from == upstream && !is_empty && !(run->file && hint_judge(hint, run->entry) == HINT_SILENT)) {
+  if (listed) {
     args->listed = &hint->listed;
   } else if (run->file) {
     args->known = &run->entry->validators;

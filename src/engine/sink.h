@@ -8,7 +8,9 @@ struct lane {
   mc_sink sink; /* first: the upstream sees no more */
   struct download *download;
   struct xxh128 *hash;
-  uint8_t *scratch; /* what `space` lends where the bytes do not go to memory; made when it's asked for */
+  uint8_t *block;        /* where bytes gather that do not go straight to memory */
+  int64_t sought, began; /* when it was sent where it is, and when its first byte came */
+  size_t held;           /* so many, which end at the sink's offset */
 };
 
 mc_status lane_init(struct lane *lane, struct download *download, mc_error *err);

@@ -3,8 +3,8 @@
  * `path` is a symbolic link to one version, a folder beside it named ".<name>.mc/<version>". A version's files are hard
  * links to the stored objects where the file system allows it, else copies; what the objects are is verified whenever
  * they are opened, so that a reader who writes to one harms no other. The former version stays until the next switch.
- * ".<name>.mc/.key" says what the tree is of, as the key of its URL (which may have a secret in its query), and by its
- * mtime when that was last confirmed. */
+ * ".<name>.mc/.key" says what the tree is of, as the key of its URL (which may have a secret in its query) and
+ * patterns, and by its mtime when that was last confirmed. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,10 +18,11 @@
 #include "base/io.h"
 #include "base/url.h"
 #include "engine/engine.h"
+#include "engine/patterns.h"
 
 #define MAX_TOGETHER 128 /* gets under way at once: enough for all flights while half of them is started anew */
 #define TELL_MS      100 /* how late the caller is told of a file that is there */
-#define MAX_TRIES    3   /* more, when other gets of the same tree are in the way */
+#define MAX_TRIES    3   /* more, when it changes meanwhile, or other gets of the same tree are in the way */
 #define MARK         "/.key"
 
 void mc_tree_options_init(mc_tree_options *options) {
@@ -34,6 +35,7 @@ struct tree_file {
   uint64_t size;
   mc_digest digest;
   struct tree *tree;
+  bool other; /* what came is of another version than that */
   mc_request *request;
   struct work_job job; /* puts `file` in place */
   mc_file *file;
@@ -43,8 +45,10 @@ struct tree {
   mc_cache *cache;
   const char *url;
   mc_tree_options options;
+  struct patterns patterns;
+  char key[KEY_SIZE]; /* of the URL and the patterns */
   struct tree_file *files;
-  size_t count, capacity;
+  size_t count, capacity, passed_over;
   mc_upstream *from;    /* who listed them, */
   int64_t listed_at;    /* and when, or later */
   char *stage;          /* the folder of the version in the making */
@@ -54,6 +58,7 @@ struct tree {
   size_t running, done, told; /* files; told: of how many the caller knows */
   size_t enough;              /* so many that run need not wake who waits */
   uint64_t bytes;
+  bool outdated; /* a file that came is of another version than was listed */
   mc_status status;
   mc_error error;
 };
@@ -64,6 +69,10 @@ static bool add_file(void *user, const mc_listed *listed) {
     tree->status = mc_error_set(&tree->error, MC_PROTOCOL, "tree", "the listing has a path that leaves the tree: %s",
                                 listed->path);
     return false;
+  }
+  if (!patterns_pass(&tree->patterns, listed->path)) {
+    tree->passed_over++;
+    return true;
   }
   if (tree->count == tree->capacity) {
     size_t capacity = tree->capacity ? 2 * tree->capacity : 64;
@@ -121,6 +130,7 @@ static int place(struct tree *tree, const char *relative, mc_file *file, bool co
 static void file_end(struct tree_file *self, mc_status status, const mc_error *error) {
   struct tree *tree = self->tree;
   pthread_mutex_lock(&tree->lock);
+  tree->outdated |= self->other;
   if (status && !tree->status) {
     tree->status = status;
     tree->error = *error;
@@ -135,12 +145,21 @@ static void file_end(struct tree_file *self, mc_status status, const mc_error *e
   pthread_mutex_unlock(&tree->lock);
 }
 
+static bool is_other(const struct tree_file *self) {
+  const mc_file *file = self->file;
+  struct hint hint = {.listed = self->listed};
+  mc_entry entry = {.size = mc_file_size(file), .has_digest = true, .digest = *mc_file_digest(file)};
+  entry.validators = *mc_file_validators(file);
+  return hint_judge(&hint, &entry) == HINT_OTHER;
+}
+
 static void file_placed(struct tree_file *self, int errnum) {
   mc_error error = MC_ERROR_INIT;
   mc_status status = MC_OK;
   if (errnum) status = mc_error_errno(&error, errnum, "tree", "can't put %s in place", self->path);
   self->digest = *mc_file_digest(self->file);
   self->size = mc_file_size(self->file);
+  self->other = is_other(self);
   mc_file_release(self->file);
   file_end(self, status, &error);
 }
@@ -248,6 +267,11 @@ static mc_status check_files(struct tree *tree, mc_error *err) {
   if (tree->status) {
     if (err) *err = tree->error;
     return tree->status;
+  }
+  if (tree->count == 0 && tree->passed_over) {
+    return mc_error_set(err, MC_NOT_FOUND, "tree",
+                        "the patterns let none of the %zu files through; they are compared with paths below that URL",
+                        tree->passed_over);
   }
   if (tree->count == 0) return mc_error_set(err, MC_NOT_FOUND, "tree", "there is no file below that URL");
   qsort(tree->files, tree->count, sizeof(*tree->files), by_path);
@@ -380,13 +404,12 @@ static mc_status publish_tree(struct tree *tree, const char *path, const char *v
 }
 
 /* Where the tree is to be: the caller's path without slashes at its end, or <storage>/trees/<key>/current. */
-static mc_status find_place(char **out, mc_cache *cache, const char *url, const char *path, mc_error *err) {
-  char key[KEY_SIZE];
-  if (!path && !cache->folder) {
+static mc_status find_place(char **out, const struct tree *tree, const char *path, mc_error *err) {
+  const char *folder = tree->cache->folder;
+  if (!path && !folder) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, "tree", "this cache has no folder of its own: name a path");
   }
-  key_of_url(key, url);
-  char *place_at = path ? strdup(path) : format_str("%s/trees/%s/current", cache->folder, key);
+  char *place_at = path ? strdup(path) : format_str("%s/trees/%s/current", folder, tree->key);
   if (!place_at) return mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
   size_t end = strlen(place_at);
   while (end > 1 && place_at[end - 1] == '/') place_at[--end] = 0;
@@ -430,21 +453,19 @@ static mc_status prepare(struct tree *tree, const char *path, const char *versio
 
 /* Without it the tree is only not kept when its origin can't be asked. */
 static void leave_mark(const struct tree *tree, const char *versions) {
-  char key[KEY_SIZE], *mark = format_str("%s" MARK, versions);
-  key_of_url(key, tree->url);
-  if (mark) file_replace(mark, key, KEY_SIZE - 1, 0644, false);
+  char *mark = format_str("%s" MARK, versions);
+  if (mark) file_replace(mark, tree->key, KEY_SIZE - 1, 0644, false);
   free(mark);
 }
 
-/* Whether what is published is of this URL, and was confirmed not too long ago. */
+/* Whether what is published is of this URL and these patterns, and was confirmed not too long ago. */
 static bool is_marked(const struct tree *tree, const char *versions) {
   struct stat st;
   void *text = NULL;
   size_t size;
-  char key[KEY_SIZE], *mark = format_str("%s" MARK, versions);
-  key_of_url(key, tree->url);
+  char *mark = format_str("%s" MARK, versions);
   bool marked = mark && stat(mark, &st) == 0 && file_read(mark, &text, &size, KEY_SIZE) == 0;
-  marked = marked && strcmp(text, key) == 0;
+  marked = marked && strcmp(text, tree->key) == 0;
   int64_t limit = tree->cache->options.stale_if_error_ms;
   if (marked && limit >= 0) marked = clock_wall_ms() - (int64_t)st.st_mtim.tv_sec * 1000 < limit;
   free(text);
@@ -484,6 +505,34 @@ static bool keep_before(mc_tree_result *out, struct tree *tree, const char *path
   return true;
 }
 
+static void forget_files(struct tree *tree) {
+  for (size_t i = 0; i < tree->count; i++) free(tree->files[i].path);
+  tree->count = 0;
+  tree->total = 0;
+  tree->status = MC_OK;
+}
+
+/* Get what was listed, and publish it: MC_BUSY, or MC_CHANGED where that is not what was listed any more, of which some
+ * files came before and some behind the change. Unless it is the last try: what never rests is never of one version. */
+static mc_status make_version(mc_tree_result *out, struct tree *tree, const char *path, const char *versions,
+                              const mc_call *call, bool last, mc_error *err) {
+  tree->done = 0;
+  tree->bytes = 0;
+  tree->outdated = false;
+  mc_status status = prepare(tree, path, versions, err);
+  if (!status) status = get_files(tree, call->deadline, err);
+  if (!last && (tree->outdated || status == MC_NOT_FOUND)) {
+    status = mc_error_set(err, MC_CHANGED, "tree", "%s changes while it is got", path);
+  } else if (!status) {
+    if (tree->outdated) log_warn(tree->cache->logger, "tree", "%s changes whenever it is got", path);
+    status = publish_tree(tree, path, versions, &out->changed, err);
+  }
+  if (status && tree->stage) remove_all(tree->stage);
+  free(tree->stage);
+  tree->stage = NULL;
+  return status;
+}
+
 /* Get what is there now, and publish it. */
 static mc_status renew(mc_tree_result *out, struct tree *tree, const char *path, const char *versions,
                        const mc_call *call, mc_error *err) {
@@ -491,24 +540,18 @@ static mc_status renew(mc_tree_result *out, struct tree *tree, const char *path,
     return mc_error_set(err, MC_INVALID_ARGUMENT, "tree",
                         "%s is there already and is not a tree of this cache; name a path that is free", path);
   }
-  mc_error error = MC_ERROR_INIT;
-  tree->listed_at = clock_wall_ms();
-  mc_status status = route_list(&tree->from, tree->cache, tree->url, add_file, tree, call, &error);
-  if (status && keep_before(out, tree, path, versions, status, error.message)) return MC_OK;
-  if (status && err) *err = error;
-  if (!status) status = check_files(tree, err);
-  for (int tries = 0; !status; tries++) {
-    tree->done = 0;
-    tree->bytes = 0;
-    status = prepare(tree, path, versions, err);
-    if (!status) status = get_files(tree, call->deadline, err);
-    if (!status) status = publish_tree(tree, path, versions, &out->changed, err);
-    if (status && tree->stage) remove_all(tree->stage);
-    free(tree->stage);
-    tree->stage = NULL;
-    if (status != MC_BUSY || tries == MAX_TRIES) break;
-    status = MC_OK;
-  }
+  mc_status status;
+  int tries = 0;
+  do {
+    mc_error error = MC_ERROR_INIT;
+    forget_files(tree);
+    tree->listed_at = clock_wall_ms();
+    status = route_list(&tree->from, tree->cache, tree->url, add_file, tree, call, &error);
+    if (status && keep_before(out, tree, path, versions, status, error.message)) return MC_OK;
+    if (status && err) *err = error;
+    if (!status) status = check_files(tree, err);
+    if (!status) status = make_version(out, tree, path, versions, call, tries == MAX_TRIES, err);
+  } while ((status == MC_BUSY || status == MC_CHANGED) && tries++ < MAX_TRIES);
   if (status) return status;
   leave_mark(tree, versions);
   out->files = tree->count;
@@ -529,9 +572,14 @@ mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, con
   pthread_mutex_init(&tree.lock, NULL);
   cond_init(&tree.changed);
   mc_call call = {deadline, tree.options.cancel};
-  mc_status status = url_of_folder(&normal, url, err);
+  tree.patterns = (struct patterns){tree.options.allow, tree.options.ignore};
+  mc_status status = patterns_check(&tree.patterns, err);
+  if (!status) status = url_of_folder(&normal, url, err);
   tree.url = normal;
-  if (!status) status = find_place(&place_at, cache, normal, path, err);
+  if (!status && !patterns_key(tree.key, &tree.patterns, normal)) {
+    status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
+  }
+  if (!status) status = find_place(&place_at, &tree, path, err);
   if (!status && !(versions = versions_of(place_at))) {
     status = mc_error_set(err, MC_NO_MEMORY, "tree", "no memory for a tree");
   }
@@ -541,7 +589,7 @@ mc_status mc_get_tree(mc_tree_result *out, mc_cache *cache, const char *url, con
     snprintf(result.path, sizeof(result.path), "%s", place_at);
     *out = result;
   }
-  for (size_t i = 0; i < tree.count; i++) free(tree.files[i].path);
+  forget_files(&tree);
   free(tree.files);
   free(tree.stage);
   free(versions);

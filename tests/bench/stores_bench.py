@@ -6,6 +6,7 @@ costs. Every client writes a file of its own, which no cache held before.
 
 import os
 import pathlib
+import resource
 import shutil
 import statistics
 import subprocess
@@ -13,7 +14,7 @@ import threading
 import time
 
 from harness import sha256, wait_until
-from measure import GIB, MIB, Program, Sample, interleave, make_file, ratios, read_again
+from measure import GIB, MIB, Program, Sample, Servers, interleave, make_file, ratios, read_again
 from stores import REGION, SERVERS, TOOLS
 
 SMALL_FILES, SMALL_SIZE = 5000, 20_000
@@ -39,7 +40,7 @@ class Clients:
         self.env = clean | store.env | {"HOME": str(home), "RCLONE_CONFIG": str(home / "rclone.conf")}
 
     def program(self, *args):
-        return EnvProgram(args, self.env)
+        return EnvProgram(args, self.env, Servers(self.store.server.process.pid))
 
     @property
     def endpoint(self):
@@ -68,14 +69,25 @@ class Clients:
 
 
 class EnvProgram(Program):
-    def __init__(self, args, env):
-        super().__init__(args)
+    def __init__(self, args, env, servers):
+        super().__init__(args, servers)
         self.env = env
 
     def __call__(self):
-        begin = time.monotonic()
-        subprocess.run(self.args, check=True, stdout=subprocess.DEVNULL, env=self.env)
-        return Sample(time.monotonic() - begin)
+        def run():
+            subprocess.run(self.args, check=True, stdout=subprocess.DEVNULL, env=self.env)
+
+        return timed(run, self.servers)
+
+
+def timed(work, servers=None):
+    """One run of something that starts processes and waits for their end."""
+    before = servers.seconds() if servers else 0
+    used, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    work()
+    seconds, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    client = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return Sample(seconds, client, servers.seconds() - before if servers else 0)
 
 
 def store_of(bench, make):
@@ -120,6 +132,7 @@ def one_object_of(bench, make):
     model.unlink()
     server = bench.server(env=store.env)
     url, client = store.url("model.bin"), bench.client(server)
+    origin = Servers(store.server.process.pid)
 
     def clean():
         if server.metric("downloads_total"):
@@ -133,18 +146,11 @@ def one_object_of(bench, make):
 
     def get(storage, *args):
         client = bench.alone(store.env | {"MODELCACHE_STORAGE": str(storage)})
-
-        def run():
-            begin = time.monotonic()
-            client("get", url, "-o", out, *args, timeout=600)
-            return Sample(time.monotonic() - begin)
-
-        return run
+        return lambda: timed(lambda: client("get", url, "-o", out, *args, timeout=600), origin)
 
     def through_server():
-        begin = time.monotonic()
-        client("get", url, "-o", out, "--no-store", timeout=600)
-        return Sample(time.monotonic() - begin)
+        both = Servers(store.server.process.pid, server.process.pid)
+        return timed(lambda: client("get", url, "-o", out, "--no-store", timeout=600), both)
 
     tools = Clients(bench, store).objects("model.bin", out)
     ours = {

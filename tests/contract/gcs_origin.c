@@ -115,7 +115,7 @@ static struct object *find(struct origin *origin, const char *name) {
 /* ---- the origin ---- */
 
 static struct origin *gcs_start(mc_upstream_config *config) {
-  static const struct http_face face = {read_target, "X-Goog-Generation"};
+  static const struct http_face face = {read_target, "X-Goog-Generation", 1, NULL};
   struct origin *origin = calloc(1, sizeof(*origin));
   must(origin != NULL);
   origin->server = http_origin_start();

@@ -23,6 +23,7 @@ struct page {
   const uint8_t *data;
   size_t size;
   unsigned version;
+  char etag[80]; /* with its quotes */
   struct http_behaviour behaviour;
   bool about; /* as it was asked for */
 };
@@ -68,12 +69,21 @@ unsigned http_origin_put(struct http_origin *origin, const char *path, const voi
   page->data = data;
   page->size = size;
   unsigned version = page->version = ++origin->versions;
+  snprintf(page->etag, sizeof(page->etag), "\"v%u\"", version);
   pthread_mutex_unlock(&origin->lock);
   return version;
 }
 
 void http_origin_speak(struct http_origin *origin, const struct http_face *face) {
   origin->face = face;
+}
+
+void http_origin_tag(struct http_origin *origin, const char *path, const char *etag) {
+  pthread_mutex_lock(&origin->lock);
+  struct page *page = find(origin, path);
+  assert(page);
+  snprintf(page->etag, sizeof(page->etag), "\"%s\"", etag);
+  pthread_mutex_unlock(&origin->lock);
 }
 
 void http_origin_remove(struct http_origin *origin, const char *path) {
@@ -100,7 +110,8 @@ static bool take_page(struct http_origin *origin, const char *target, bool is_ge
   pthread_mutex_lock(&origin->lock);
   origin->counts.requests++;
   struct page *page = known ? find(origin, asked.path) : NULL;
-  if (page && asked.version && asked.version != page->version) page = NULL;
+  bool there = page && (asked.or_before ? page->version <= asked.version : page->version == asked.version);
+  if (asked.version && !there) page = NULL;
   if (page) *out = *page;
   out->about = asked.about;
   bool counts_down = page && page->behaviour.times && (page->behaviour.status || (page->behaviour.cuts && is_get));
@@ -158,7 +169,10 @@ static bool send_body(struct connection *connection, const struct page *page, si
 
 static bool send_error(struct connection *connection, int status) {
   char head[256];
-  snprintf(head, sizeof(head), "HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n", status);
+  const struct http_face *face = connection->origin->face;
+  const char *missing = face && face->missing && status == 404 ? face->missing : NULL;
+  snprintf(head, sizeof(head), "HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n%s%s\r\n", status, missing ? missing : "",
+           missing ? "\r\n" : "");
   return send_all(connection->fd, head, strlen(head));
 }
 
@@ -191,11 +205,12 @@ static bool answer(struct connection *connection, const struct page *page, const
   time_t modified = 1600000000 + (time_t)page->version;
   char text[1024], when[64];
   strftime(when, sizeof(when), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&modified, &date));
-  size_t used = (size_t)snprintf(text, sizeof(text), "HTTP/1.1 %s\r\nETag: \"v%u\"\r\nLast-Modified: %s\r\n",
-                                 fields >= 1 ? "206 Partial Content" : "200 OK", page->version, when);
+  size_t used = (size_t)snprintf(text, sizeof(text), "HTTP/1.1 %s\r\nETag: %s\r\nLast-Modified: %s\r\n",
+                                 fields >= 1 ? "206 Partial Content" : "200 OK", page->etag, when);
   const struct http_face *face = connection->origin->face;
   if (face) {
-    used += (size_t)snprintf(text + used, sizeof(text) - used, "%s: %u\r\n", face->version_field, page->version);
+    used += (size_t)snprintf(text + used, sizeof(text) - used, "%s: %0*u\r\n", face->version_field,
+                             face->version_digits, page->version);
   }
   if (takes_ranges) used += (size_t)snprintf(text + used, sizeof(text) - used, "Accept-Ranges: bytes\r\n");
   if (fields >= 1) {

@@ -40,6 +40,7 @@ uint16_t http_origin_port(const struct http_origin *origin);
 struct http_asked {
   char path[256];   /* of the page */
   unsigned version; /* that is wanted: another is not there; 0: any */
+  bool or_before;   /* so is one before it */
   bool about;       /* it tells of others: its bytes are not counted */
 };
 
@@ -47,7 +48,9 @@ struct http_asked {
 struct http_face {
   /* What the target of a request ("/a/b?c") asks for. false: nothing that is there. From any thread. */
   bool (*read)(struct http_asked *out, const char *target);
-  const char *version_field; /* a field of heads that has the version's number */
+  const char *version_field; /* a field of heads that has the version's number, */
+  int version_digits;        /* with so many digits at least */
+  const char *missing;       /* or NULL: a field of heads that say that nothing is there */
 };
 
 /* Before anything is asked. The face lives as long as the origin. */
@@ -56,6 +59,8 @@ void http_origin_speak(struct http_origin *origin, const struct http_face *face)
 /* Put a page at `path` ("/a/b", as it stands in the request), or another in its place with another ETag and date. The
  * data is not copied; it lives as long as the origin. Pages are few: MAX_PAGES. The number of its version. */
 unsigned http_origin_put(struct http_origin *origin, const char *path, const void *data, size_t size);
+/* Another ETag of a page than its version's, until another is put there. */
+void http_origin_tag(struct http_origin *origin, const char *path, const char *etag);
 void http_origin_remove(struct http_origin *origin, const char *path);
 void http_origin_behave(struct http_origin *origin, const char *path, const struct http_behaviour *behaviour);
 

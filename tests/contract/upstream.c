@@ -1329,7 +1329,7 @@ int main(void) {
   make_thing(&shorter, 3, SIZE / 2);
   make_thing(&nothing, 0, 0);
   const struct origin_ops *const origins[] = {
-      &file_origin, &http_origin, &s3_origin, &gcs_origin, &azure_origin, &cluster_origin,
+      &file_origin, &http_origin, &s3_origin, &gcs_origin, &azure_origin, &hf_origin, &hf_lfs_origin, &cluster_origin,
   };
   int failed = 0;
   for (size_t i = 0; i < sizeof(origins) / sizeof(*origins); i++) failed += run(origins[i]);

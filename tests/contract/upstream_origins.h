@@ -67,6 +67,7 @@ struct http_behaviour;
    1 << HOW_WRONG_RANGE | 1 << HOW_LOOPING | 1 << HOW_MISLED)
 struct http_behaviour http_behaviour_of(enum how how, uint64_t at, unsigned times, uint64_t size);
 
-extern const struct origin_ops file_origin, http_origin, s3_origin, gcs_origin, azure_origin, cluster_origin;
+extern const struct origin_ops file_origin, http_origin, s3_origin, gcs_origin, azure_origin, hf_origin, hf_lfs_origin,
+    cluster_origin;
 
 #endif

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from azure.storage.blob import ContentSettings, generate_container_sas
-from harness import DENIED, MIB, MISSING, OK, ROOT, USAGE, wait_until
+from harness import DENIED, MIB, MISSING, OK, ROOT, SANITIZER, USAGE
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
@@ -122,8 +122,8 @@ def test_the_md5_that_is_kept_with_a_blob(azure, getter, local, folder):
 
 @pytest.mark.slow
 def test_tree_of_several_pages(azure, getter, folder):
-    """The service gives at most 5000 at once."""
-    files = {f"models/{n % 9}/{n:05}": b"%d" % n for n in range(5100)}
+    """The service gives at most 5000 at once; of which a sanitizer learns no more than of a few."""
+    files = {f"models/{n % 9}/{n:05}": b"%d" % n for n in range(100 if SANITIZER else 5100)}
     azure.put_many(files)
     azure.put("models2/x", b"of another folder")
     azure.put("models/folder/", b"")
@@ -133,7 +133,7 @@ def test_tree_of_several_pages(azure, getter, folder):
         path.removeprefix("models/"): data for path, data in files.items()
     }
     listed = getter("ls", azure.url("models/"), "--origin", "--json", timeout=120).json_lines
-    assert len(listed) == 5100
+    assert len(listed) == len(files)
     getter("tree", azure.url("nothing/"), folder / "none", code=MISSING)
     getter("get", azure.url("models/of/a/hierarchical/account"), "-o", folder / "out", code=MISSING)
 
@@ -165,20 +165,19 @@ def test_a_snapshot(azure, getter, folder):
     getter("get", azure.url("model.bin?sig=abc"), "-o", folder / "out", code=USAGE)
 
 
-def test_content_that_changes_during_the_download(azure, make_server, make_client, folder):
+def test_content_that_changes_during_the_download(azure, gate, make_getter, folder):
     """What was read of the old version is dropped, since no part of the new one is taken for it."""
-    config = folder / "config.yaml"
-    config.write_text(f"origins:\n  - prefix: as://{azure.account}/\n    bandwidth: 8MiB\n")
-    server = make_server("--config", config, env=azure.env)
     azure.put("model.bin", noise(40 * MIB, 1))
     new = noise(40 * MIB, 2)
-    client = make_client(server)
-    process = client.start("get", azure.url("model.bin"), "-o", folder / "out")
-    wait_until(lambda: server.metric("download_bytes_total") > 4 * MIB, 60, "some bytes")
-    azure.put("model.bin", new)
-    assert client.finish(process, 120).code == OK
+    getter = make_getter(application(gate, folder))
+
+    def change(number):
+        if number == 4:
+            azure.put("model.bin", new)
+
+    gate.on_read = change
+    getter("get", azure.url("model.bin"), "-o", folder / "out")
     assert (folder / "out").read_bytes() == new
-    assert server.metric("restarts_total") >= 1
 
 
 # ---- credentials ----

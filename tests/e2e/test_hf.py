@@ -269,3 +269,27 @@ def test_the_hubs_own_client_sees_the_same(hf, getter, folder):
     getter("tree", hf.url(), folder / "ours")
     seen = {name: found for name, found in paths_below(folder / "theirs").items() if not name.startswith(".cache")}
     assert theirs and paths_below(folder / "ours") == seen
+
+
+@pytest.mark.parametrize(
+    "allow, ignore",
+    [
+        (["*.json"], []),
+        (["*.json", "onnx/"], ["*.bin"]),
+        ([], ["onnx/", "*.md"]),
+        (["?onfig.json", "*/deep*"], ["*[!a-z]1*"]),
+        (["[a-cr]*", "ünï/?.bin"], ["b[0-9]*"]),
+        (["nothing like this", "onnx/weights/*"], ["onnx"]),
+    ],
+)
+def test_the_hubs_own_client_chooses_the_same(hf, make_local, folder, allow, ignore):
+    names = ["README.md", "config.json", "a.bin", "b1.bin", "b[0-9].bin", "c-1.md", "ünï/é.bin", "ünï/éé.bin"]
+    names += ["onnx/model.bin", "onnx/config.json", "onnx/weights/1.data", "onnx/deep/Config.JSON", "x/onnx/y.bin"]
+    hf.put_many({name: name.encode() for name in names})
+    hf.client.snapshot_download(
+        hf.name, local_dir=folder / "theirs", allow_patterns=allow or None, ignore_patterns=ignore
+    )
+    flags = [f"--allow={pattern}" for pattern in allow] + [f"--ignore={pattern}" for pattern in ignore]
+    make_local(hf.env)("tree", hf.url(), folder / "ours", *flags)
+    seen = {name: found for name, found in paths_below(folder / "theirs").items() if not name.startswith(".cache")}
+    assert seen and paths_below(folder / "ours") == seen

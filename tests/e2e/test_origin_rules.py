@@ -134,6 +134,13 @@ def test_a_check_ends_as_stat_does(nginx, strict):
     assert result.err.count("\n") == 1 and not result.out
 
 
+def test_a_proxy_that_is_down_is_told(nginx, make_ruled, make_client):
+    proxy = free_port()
+    server = make_ruled(origins=[{"prefix": nginx.url(""), "proxy": f"http://127.0.0.1:{proxy}"}])
+    result = make_client(server)("origins", "check", nginx.url("model.bin"), "--json", code=UNAVAILABLE)
+    assert f"127.0.0.1 port {proxy}" in result.json["message"]
+
+
 def test_a_check_in_this_process(nginx, local):
     nginx.model("model.bin", CHUNK)
     found = local("origins", "check", nginx.url("model.bin"), "--json").json
@@ -176,7 +183,10 @@ def test_a_check_has_a_deadline(make_ruled, dial, stubs):
         ("schemes: http,htps", "schemes: there is no scheme 'htps'; there is: http, https, "),
         (f"credentials: {{hub: {{token: {SECRET}, token: {SECRET}}}}}", ":1: credentials: hub: token: it is set twice"),
         ("credentials: {hub: {token_file: /nowhere}}", "the credentials 'hub': token_file: /nowhere: No such file"),
-        (f"credentials: {{hub: {{token: {SECRET}, token_file: /x}}}}", "the credentials 'hub': token_file is there twice"),
+        (
+            f"credentials: {{hub: {{token: {SECRET}, token_file: /x}}}}",
+            "the credentials 'hub': token_file is there twice",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(folder, config, said):

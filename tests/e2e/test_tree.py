@@ -91,6 +91,44 @@ def test_the_tree_stays_while_its_origin_is_away(nginx, getter, folder):
     assert len(read_tree(target)) == 3
 
 
+def test_patterns_choose_the_files(nginx, getter, folder):
+    digests = make_tree(nginx, "model", 1, 42)
+    target = folder / "tree"
+
+    def tree(*args, **options):
+        return getter("tree", nginx.url("model/"), target, *args, "--retries", 0, **options)
+
+    tree("--allow", "part3/", "--allow=part[45]/*", "--ignore", "*1/*", "--ignore", "*-00?.bin")
+    chosen = {
+        path: digest
+        for path, digest in digests.items()
+        if path[:5] in ("part3", "part4", "part5") and "sub 1" not in path and "-00" not in path
+    }
+    assert chosen and read_tree(target) == chosen
+    fetched = {row["uri"] for row in nginx.requests(method="GET") if row["uri"].endswith(".bin")}
+    assert len(fetched) == len(chosen)
+    # The same path with other patterns is switched to another tree, and none but its own stays when the origin is away.
+    tree("--ignore", "part3/")
+    assert read_tree(target) == {path: digest for path, digest in digests.items() if path[:5] != "part3"}
+    nginx.stop()
+    tree("--ignore", "part3/")
+    tree("--allow", "part3/", code=UNAVAILABLE)
+    tree(code=UNAVAILABLE)
+    nginx.start()
+    tree()
+    assert read_tree(target) == digests
+
+
+def test_patterns_that_choose_nothing(nginx, local, folder):
+    make_tree(nginx, "model", 1, 3)
+    url, target = nginx.url("model/"), folder / "tree"
+    assert "none of the 3 files" in local("tree", url, target, "--allow", "*.json", code=MISSING).err
+    assert not target.exists()
+    assert "a pattern to ignore" in local("tree", url, target, "--ignore", "", code=USAGE).err
+    assert "a pattern to allow" in local("tree", url, target, "--allow", "x" * 2000, code=USAGE).err
+    assert "does not take --allow" in local("get", url, "--allow", "*", code=USAGE).err
+
+
 def test_a_failed_update_changes_nothing(nginx, getter, folder):
     digests = make_tree(nginx, "model", 1, 12)
     target = folder / "tree"

@@ -223,7 +223,7 @@ static void variables_are_looked_for_in_order_and_for_their_account(void **state
   assert_string_equal(explain("as://two/c/a"), "AZURE_STORAGE_SAS_TOKEN");
   unsetenv("AZURE_STORAGE_ACCOUNT"); /* of which, nobody knows */
   open_upstream();
-  assert_string_equal(explain("as://two/c/a"), "none: AZURE_STORAGE_SAS_TOKEN is not of the account 'two'");
+  assert_string_equal(explain("as://two/c/a"), "none: AZURE_STORAGE_SAS_TOKEN is set without AZURE_STORAGE_ACCOUNT");
   setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=two;BlobEndpoint=https://two.example.com", 1);
   open_upstream(); /* which says only where it is */
   explain("as://two/c/a");
@@ -481,6 +481,18 @@ static void answers_are_told_apart(void **state) {
   stop();
 }
 
+static void a_sas_that_has_ended_is_told(void **state) {
+  (void)state;
+  start();
+  setenv("AZURE_STORAGE_ACCOUNT", "account", 1);
+  setenv("AZURE_STORAGE_SAS_TOKEN", "sv=1&se=2020-01-01T00:00:00Z&sig=hunter2", 1);
+  open_upstream();
+  script("%s", FAILED("403", "AuthorizationFailure"));
+  assert_int_equal(stat_url(URL), MC_PERMISSION_DENIED);
+  assert_says(f.err.message, "have expired");
+  stop();
+}
+
 /* ---- listings ---- */
 
 static bool visit(void *user, const mc_listed *listed) {
@@ -570,6 +582,7 @@ int main(void) {
       cmocka_unit_test(an_apps_identity),
       cmocka_unit_test(identities_that_rules_name),
       cmocka_unit_test(answers_are_told_apart),
+      cmocka_unit_test(a_sas_that_has_ended_is_told),
       cmocka_unit_test(a_listing_page_by_page),
       cmocka_unit_test(listings_that_end_otherwise),
   };

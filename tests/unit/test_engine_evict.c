@@ -2,6 +2,8 @@
 #include "tests/fakes/engine_fixture.h"
 
 #include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/engine.h"
@@ -114,6 +116,29 @@ static void what_can_never_fit_evicts_nothing(void **state) {
   mc_file_release(one);
   mc_file_release(two);
   get_once(fixture, "fake://host/large", large);
+}
+
+/* Its room is not set aside before it is written. */
+static void a_small_file_on_a_full_disk_evicts_others(void **state) {
+  struct fixture *fixture = *state;
+  char disk[256], storage[300];
+  add_files(4);
+  assert_int_equal(mkdir(path_in(fixture, disk, "disk"), 0755), 0);
+  if (mount("modelcache", disk, "tmpfs", 0, "size=2500k")) skip(); /* takes root */
+  snprintf(storage, sizeof(storage), "faulty:%s/storage", disk);
+  fixture->options.storage = storage;
+  open_with(fixture, 0);
+  for (int i = 0; i < 4; i++) get_file(fixture, i);
+  assert_int_equal(stat_of(fixture, "storage_bytes"), 2 * MIB);
+  close_cache(fixture);
+}
+
+static int unmount_and_teardown(void **state) {
+  struct fixture *fixture = *state;
+  char disk[256];
+  close_cache(fixture);
+  umount2(path_in(fixture, disk, "disk"), MNT_DETACH);
+  return fixture_teardown(state);
 }
 
 static void what_was_not_used_for_long_goes(void **state) {
@@ -241,6 +266,7 @@ int main(void) {
       TEST(what_is_pinned_stays),
       TEST(what_is_in_use_stays),
       TEST(what_can_never_fit_evicts_nothing),
+      cmocka_unit_test_setup_teardown(a_small_file_on_a_full_disk_evicts_others, fixture_setup, unmount_and_teardown),
       TEST(what_was_not_used_for_long_goes),
       TEST(what_no_url_needs_goes_after_a_while),
       TEST(what_another_process_put_there_stays),

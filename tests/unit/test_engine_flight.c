@@ -310,7 +310,8 @@ static void many_who_wait_with_nothing_to_be_told_are_left_alone(void **state) {
 }
 
 /* The smaller what is left, the smaller the parts, and what another lane is at is not left: towards the end all lanes
- * have something to do. Here one lane holds 4 of 16 chunks; the other takes 3, 2, and then one at a time. */
+ * have something to do. Here one lane holds 2 of 16 chunks; the other takes 2 or 3 at a time, and
+ * the last 6 or 7 one by one: 10 parts either way. */
 static void lanes_share_what_is_left(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, 16 * CHUNK, 1);
@@ -320,11 +321,25 @@ static void lanes_share_what_is_left(void **state) {
   fixture->options.parallelism = 2;
   open_cache(fixture);
   start_get(&pending, fixture, URL, NULL);
-  fake_await(&content->reads, 10);
+  fake_await(&content->reads, 11);
   fake_release(content);
   assert_int_equal(finish_get(&pending), MC_OK);
   assert_is(pending.file, content);
-  assert_int_equal(content->reads, 10);
+  assert_int_equal(content->reads, 11);
+  mc_file_release(pending.file);
+}
+
+/* Lanes that outrun the SHA-256 wait for it, and go on. */
+static void lanes_do_not_outrun_the_hash(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 40 * CHUNK + 7, 1);
+  struct pending pending;
+  fixture->options.parallelism = 3;
+  open_cache(fixture);
+  start_get(&pending, fixture, URL, NULL);
+  assert_int_equal(finish_get(&pending), MC_OK);
+  assert_is(pending.file, content);
+  assert_int_equal(content->bytes, 40 * CHUNK + 7);
   mc_file_release(pending.file);
 }
 
@@ -333,6 +348,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
       TEST(a_herd_costs_one_download),
       TEST(lanes_share_what_is_left),
+      TEST(lanes_do_not_outrun_the_hash),
       TEST(a_waiter_leaves_and_the_others_go_on),
       TEST(the_last_waiter_stops_the_flight),
       TEST(a_cancel_of_the_callers_own_ends_the_call),

@@ -220,6 +220,76 @@ static void who_joins_gets_the_same(void **state) {
   }
 }
 
+/* What is read by a listing's word is as old as that. */
+static void a_listing_dates_what_comes_of_it(void **state) {
+  struct fixture *fixture = *state;
+  static const char *const slow_ones[] = {"host/slow", "host/slower"};
+  for (int known = 0; known < 2; known++) { /* by its digest, under another URL */
+    struct fake_content *content = fake_add(0, FILE_NAME, SIZE, 1), *slow = fake_add(0, slow_ones[known], SIZE, 2);
+    struct fake_content *other = fake_add(0, "host/other", SIZE, 1);
+    struct pending first, listed_one;
+    mc_listed listed = listing_of(content);
+    listed.has_digest = known;
+    listed.digest = content->digest;
+    slow->stalls = true;
+    fixture->options.flights = 1;
+    fixture->options.revalidate_after_ms = LATER;
+    open_cache(fixture);
+    if (known) get_once(fixture, OTHER_URL, other);
+    start_get(&first, fixture, known ? "fake://host/slower" : "fake://host/slow", NULL);
+    fake_await(&slow->stalled, 1);
+    start_get_listed(&listed_one, fixture, URL, &listed, 0);
+    time_passes(LATER); /* until there is a flight for it */
+    fake_release(slow);
+    assert_int_equal(finish_get(&first), MC_OK);
+    assert_int_equal(finish_get(&listed_one), MC_OK);
+    assert_int_equal(asked(content), 0);
+    mc_file_release(first.file);
+    mc_file_release(listed_one.file);
+    get_once(fixture, URL, content);
+    assert_int_equal(content->opens_unchanged, 1);
+    assert_int_equal(mc_evict(&(uint64_t){0}, fixture->cache, URL, NULL), MC_OK);
+    close_cache(fixture);
+    fake_clear();
+  }
+}
+
+static void a_listing_of_before_takes_nothing_newer_away(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, SIZE, 1);
+  mc_listed listed = listing_of(content);
+  fake_change(content, SIZE, 2);
+  open_cache(fixture);
+  get_once(fixture, URL, content);
+  fake_reset_counts(content);
+  time_passes(-LATER);
+  assert_int_equal(get_listed(fixture, &listed, 0, content), MC_OK);
+  time_passes(LATER);
+  assert_int_equal(content->opens_listed, 0);
+  assert_int_equal(content->opens_unchanged, 1);
+}
+
+static void who_wants_it_checked_does_not_join_what_was_listed(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, SIZE, 1);
+  struct pending listed_one, other;
+  mc_get_options revalidate = MC_GET_OPTIONS_INIT;
+  mc_listed listed = listing_of(content);
+  revalidate.flags = MC_GET_REVALIDATE;
+  content->stalls = true;
+  open_cache(fixture);
+  start_get_listed(&listed_one, fixture, URL, &listed, 0);
+  fake_await(&content->stalled, 1);
+  start_get(&other, fixture, URL, &revalidate);
+  fake_release(content);
+  assert_int_equal(finish_get(&listed_one), MC_OK);
+  assert_int_equal(finish_get(&other), MC_OK);
+  assert_int_equal(asked(content), 1);
+  assert_int_equal(content->opens_unchanged, 1);
+  mc_file_release(listed_one.file);
+  mc_file_release(other.file);
+}
+
 /* Whoever wants it checked now is not served by a listing of before. */
 static void who_joins_without_a_listing_has_it_asked(void **state) {
   struct fixture *fixture = *state;
@@ -295,6 +365,9 @@ int main(void) {
       TEST(a_listed_digest_is_checked),
       TEST(another_upstreams_listing_is_not_this_ones),
       TEST(who_joins_gets_the_same),
+      TEST(a_listing_dates_what_comes_of_it),
+      TEST(a_listing_of_before_takes_nothing_newer_away),
+      TEST(who_wants_it_checked_does_not_join_what_was_listed),
       TEST(who_joins_without_a_listing_has_it_asked),
       TEST(what_a_caller_says_is_good_for_him_alone),
       TEST(what_a_caller_says_takes_nothing_else_for_it),

@@ -205,9 +205,29 @@ static void refusals_say_why_and_no_secret(void **state) {
     assert_non_null(strstr(f.err.message, rows[i].says));
     assert_null(strstr(f.err.message, SECRET));
   }
-  assert_int_equal(stat_of("gs://bucket/"), MC_INVALID_ARGUMENT);
+  assert_int_equal(stat_of("gs://bucket/"), MC_NOT_FOUND);
   assert_int_equal(stat_of("gs://bucket/o?versionId=3"), MC_INVALID_ARGUMENT);
   stop();
+}
+
+static void an_emulator_that_is_none_is_named_and_its_password_is_not(void **state) {
+  (void)state;
+  static const char *const values[] = {"ftp://host", "http://user:" SECRET "@host", "host:4443/?a=" SECRET, "http://"};
+  mc_upstream_config config = {.struct_size = sizeof(config), .connect_timeout_ms = 5000, .stall_timeout_ms = 5000};
+  mc_access access;
+  memset(&f, 0, sizeof(f));
+  for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
+    setenv("STORAGE_EMULATOR_HOST", values[i], 1);
+    assert_int_equal(gcs_upstream_ops.open(&f.upstream, &config, NULL), MC_OK);
+    assert_int_equal(stat_of("gs://bucket/o"), MC_INVALID_ARGUMENT);
+    assert_non_null(strstr(f.err.message, "STORAGE_EMULATOR_HOST"));
+    assert_null(strstr(f.err.message, SECRET));
+    assert_int_equal(gcs_upstream_ops.explain(f.upstream, "gs://bucket/o", &access, &forever, NULL),
+                     MC_INVALID_ARGUMENT);
+    assert_string_equal(access.endpoint, "");
+    gcs_upstream_ops.close(f.upstream);
+  }
+  unsetenv("STORAGE_EMULATOR_HOST");
 }
 
 static void it_explains_itself(void **state) {
@@ -300,6 +320,7 @@ int main(void) {
       cmocka_unit_test(another_generation_is_never_taken),
       cmocka_unit_test(what_is_listed_needs_no_question),
       cmocka_unit_test(refusals_say_why_and_no_secret),
+      cmocka_unit_test(an_emulator_that_is_none_is_named_and_its_password_is_not),
       cmocka_unit_test(it_explains_itself),
       cmocka_unit_test(listings_have_pages),
       cmocka_unit_test(listings_that_lie),

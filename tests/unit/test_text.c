@@ -53,8 +53,19 @@ static void what_cannot_be_shown_becomes_a_question_mark(void **state) {
   }
 }
 
+static void characters_one_by_one(void **state) {
+  (void)state;
+  static const uint32_t expected[] = {'a', 0xe9, 0x20ac, 0x1f600, 0x80, 0xdcff, 0xdcc3, '(', 0xdce2, 0xdc82};
+  const char *at = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc2\x80\xff\xc3(\xe2\x82";
+  for (size_t i = 0; i < sizeof(expected) / sizeof(*expected); i++) assert_int_equal(text_next(&at), expected[i]);
+  const char *end = at;
+  assert_int_equal(text_next(&at), 0);
+  assert_ptr_equal(at, end);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(characters_one_by_one),
       cmocka_unit_test(digits_and_letters),
       cmocka_unit_test(what_cannot_be_shown_becomes_a_question_mark),
   };

@@ -130,6 +130,69 @@ static void one_listing_is_enough(void **state) {
   assert_int_equal(b->opens, 2);
 }
 
+struct mover {
+  struct fake_content *first, *second;
+  unsigned times;
+};
+
+/* When the first file is there, both become others. */
+static void move_on(void *user, uint64_t done, uint64_t count, uint64_t bytes, uint64_t total) {
+  struct mover *mover = user;
+  (void)count;
+  (void)bytes;
+  (void)total;
+  if (done != 1 || mover->times++) return;
+  fake_change(mover->first, 10, 11);
+  fake_change(mover->second, 10, 12);
+  fake_release(mover->second);
+}
+
+static void a_tree_is_of_one_version(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 10, 2);
+  struct mover mover = {a, b, 0};
+  mc_tree_options options;
+  char path[256];
+  mc_tree_options_init(&options);
+  options.progress = move_on;
+  options.user = &mover;
+  a->lists_version = b->lists_version = true;
+  b->stalls = true;
+  open_cache(fixture);
+  assert_int_equal(mc_get_tree(NULL, fixture->cache, TREE, path_in(fixture, path, "models"), &options, NULL), MC_OK);
+  assert_int_equal(mover.times, 1);
+  assert_file(path, "a", a);
+  assert_file(path, "b", b);
+  assert_int_equal(versions_of(fixture, "models"), 1);
+}
+
+static void take_away(void *user, uint64_t done, uint64_t count, uint64_t bytes, uint64_t total) {
+  struct mover *mover = user;
+  (void)count;
+  (void)bytes;
+  (void)total;
+  if (done != 1 || mover->times++) return;
+  mover->second->missing = true;
+  fake_release(mover->second);
+}
+
+static void what_goes_while_a_tree_is_got_is_not_missed(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 10, 2);
+  struct mover mover = {a, b, 0};
+  mc_tree_options options;
+  mc_tree_result result;
+  char path[256];
+  mc_tree_options_init(&options);
+  options.progress = take_away;
+  options.user = &mover;
+  b->stalls = true;
+  open_cache(fixture);
+  assert_int_equal(mc_get_tree(&result, fixture->cache, TREE, path_in(fixture, path, "models"), &options, NULL), MC_OK);
+  assert_int_equal(result.files, 1);
+  assert_file(path, "a", a);
+}
+
 static void a_failure_leaves_what_was_there(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *a = add_file("a", 10, 1), *b = add_file("b", 4 * CHUNK, 2);
@@ -267,6 +330,77 @@ static void too_many_files_are_refused(void **state) {
   fixture->options.tree_files = 2;
   open_cache(fixture);
   assert_int_equal(get_tree(fixture, NULL, NULL, NULL), MC_RESOURCE_EXHAUSTED);
+}
+
+static mc_status get_some(struct fixture *fixture, mc_tree_result *out, const char *path, const char *allow,
+                          const char *ignore, mc_error *err) {
+  mc_tree_options options;
+  const char *const allowed[] = {allow, NULL}, *const ignored[] = {ignore, NULL};
+  mc_tree_options_init(&options);
+  options.allow = allow ? allowed : NULL;
+  options.ignore = ignored;
+  return mc_get_tree(out, fixture->cache, TREE, path, &options, err);
+}
+
+static void patterns_choose_the_files(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *a = add_file("a.json", 10, 1), *b = add_file("sub/b.json", 20, 2), *c = add_file("c.bin", 40, 3);
+  mc_tree_result result;
+  mc_error error = MC_ERROR_INIT;
+  char path[256];
+  open_cache(fixture);
+  path_in(fixture, path, "models");
+  assert_int_equal(get_some(fixture, &result, path, "*.json", "sub/", NULL), MC_OK);
+  assert_int_equal(result.files, 1);
+  assert_int_equal(result.bytes, 10);
+  assert_file(path, "a.json", a);
+  assert_false(exists(path, "sub"));
+  assert_int_equal(b->opens + c->opens, 0);
+  assert_int_equal(get_some(fixture, &result, path, NULL, "*.json", NULL), MC_OK); /* the path is switched */
+  assert_true(result.changed);
+  assert_file(path, "c.bin", c);
+  assert_false(exists(path, "a.json"));
+  assert_int_equal(get_some(fixture, &result, path, "*.onnx", NULL, &error), MC_NOT_FOUND);
+  assert_non_null(strstr(error.message, "none of the 3 files"));
+  assert_file(path, "c.bin", c); /* as before */
+  assert_int_equal(get_some(fixture, &result, path, "", NULL, &error), MC_INVALID_ARGUMENT);
+  add_file("../evil.bin", 1, 4);
+  assert_int_equal(get_some(fixture, &result, path, "*.json", NULL, &error), MC_PROTOCOL); /* though not let through */
+}
+
+static void other_patterns_are_another_tree(void **state) {
+  struct fixture *fixture = *state;
+  mc_tree_result all, some, others, again;
+  add_file("a", 10, 1);
+  add_file("b", 10, 2);
+  open_cache(fixture);
+  assert_int_equal(get_tree(fixture, &all, NULL, NULL), MC_OK);
+  assert_int_equal(get_some(fixture, &some, NULL, "a", NULL, NULL), MC_OK);
+  assert_int_equal(get_some(fixture, &others, NULL, NULL, "a", NULL), MC_OK);
+  assert_string_not_equal(all.path, some.path);
+  assert_string_not_equal(all.path, others.path);
+  assert_string_not_equal(some.path, others.path);
+  assert_int_equal(get_some(fixture, &again, NULL, NULL, NULL, NULL), MC_OK);
+  assert_string_equal(again.path, all.path); /* empty lists are none */
+  assert_true(exists(some.path, "a") && !exists(some.path, "b"));
+  assert_true(exists(others.path, "b") && !exists(others.path, "a"));
+}
+
+static void only_a_tree_of_the_same_patterns_is_kept(void **state) {
+  struct fixture *fixture = *state;
+  mc_tree_result result;
+  char path[256];
+  struct fake_content *a = add_file("a", 10, 1);
+  add_file("b", 10, 2);
+  open_cache(fixture);
+  path_in(fixture, path, "models");
+  assert_int_equal(get_some(fixture, NULL, path, "a", NULL, NULL), MC_OK);
+  a->open_fails = MC_UNAVAILABLE; /* the listing, too */
+  assert_int_equal(get_some(fixture, &result, path, "a", NULL, NULL), MC_OK);
+  assert_int_equal(result.files, 1);
+  assert_int_equal(get_some(fixture, NULL, path, "b", NULL, NULL), MC_UNAVAILABLE);
+  assert_int_equal(get_some(fixture, NULL, path, NULL, "a", NULL), MC_UNAVAILABLE);
+  assert_int_equal(get_tree(fixture, NULL, path, NULL), MC_UNAVAILABLE);
 }
 
 struct told {
@@ -420,6 +554,8 @@ int main(void) {
       TEST(the_same_again_changes_nothing),
       TEST(a_change_switches_and_keeps_the_version_before),
       TEST(one_listing_is_enough),
+      TEST(a_tree_is_of_one_version),
+      TEST(what_goes_while_a_tree_is_got_is_not_missed),
       TEST(a_failure_leaves_what_was_there),
       TEST(one_failure_ends_the_others),
       TEST(paths_that_leave_the_tree_are_refused),
@@ -430,6 +566,9 @@ int main(void) {
       TEST(without_a_storage_a_path_must_be_named),
       TEST(nothing_there_is_not_found),
       TEST(too_many_files_are_refused),
+      TEST(patterns_choose_the_files),
+      TEST(other_patterns_are_another_tree),
+      TEST(only_a_tree_of_the_same_patterns_is_kept),
       TEST(progress_comes_on_the_callers_thread),
       TEST(a_tree_can_be_cancelled),
       TEST(a_trees_time_is_limited),

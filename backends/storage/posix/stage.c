@@ -216,30 +216,13 @@ static int make_folder(char name[NAME_SIZE], struct posix *self, const char *key
   return errno == ENOENT ? mkdir_all(path, 0777) : errno;
 }
 
-/* Set a file's size and, where the file system can, its blocks aside. A failure leaves it as it was. 0 or an errno. */
-static int allocate(int fd, uint64_t size) {
-  struct stat st;
-  int error = 0;
-  if (size > INT64_MAX) return EFBIG;
-  if (fstat(fd, &st)) return errno;
-  if (size > (uint64_t)st.st_size) {
-    do {
-      error = fallocate(fd, 0, 0, (off_t)size) ? errno : 0;
-    } while (error == EINTR);
-    if (error == EOPNOTSUPP || error == ENOSYS) error = 0;
-  }
-  if (!error && ftruncate(fd, (off_t)size)) error = errno;
-  if (error && ftruncate(fd, st.st_size)) return errno;
-  return error;
-}
-
 static int create(struct stage **out, struct posix *self, const char *key, uint64_t size) {
   char name[NAME_SIZE], path[PATH_SIZE];
   struct stage *stage = NULL;
   int error = make_folder(name, self, key);
   if (error) return error;
   error = open_files(&stage, self, name, O_CREAT);
-  if (!error && size != MC_SIZE_UNKNOWN) error = allocate(stage->base.fd, size);
+  if (!error && size != MC_SIZE_UNKNOWN) error = file_allocate(stage->base.fd, size);
   if (error) {
     if (stage) close_files(stage);
     free(stage);
@@ -380,7 +363,7 @@ mc_status posix_restage(mc_storage *storage, const mc_digest *digest, const char
 
 mc_status posix_stage_resize(mc_stage *base, uint64_t size, mc_error *err) {
   struct stage *stage = stage_of(base);
-  int error = allocate(base->fd, size);
+  int error = file_allocate(base->fd, size);
   if (is_full(error)) return full(storage_of(stage), size, err);
   if (error) return posix_error(err, error, "can't set the size of a download in %s/stage", storage_of(stage)->root);
   base->size = size;

@@ -90,8 +90,9 @@ mc_status azure_aim(struct azure *self, const struct http_request *request, stru
   if (status) return status;
   if (!marker && !*address.blob) {
     char text[URL_SHOWN];
-    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s is a container, not a blob",
-                          url_printable(text, sizeof(text), request->url));
+    status =
+        mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s is a container, not a blob: name a blob in it, or get it as a tree",
+                     url_printable(text, sizeof(text), request->url));
   }
   if (!status) status = azure_access_find(&access, self->credentials, request->url, &address, call, err);
   if (!status) {
@@ -115,9 +116,9 @@ static const struct {
 } answers[] = {
     {"AccountIsDisabled", MC_PERMISSION_DENIED, "the account is disabled"},
     {"AuthorizationPermissionMismatch", MC_PERMISSION_DENIED,
-     "they may not read it; an identity needs the role 'Storage Blob Data Reader', a SAS the right to read"},
+     "the credentials may not read it; an identity needs the role 'Storage Blob Data Reader', a SAS the right to read"},
     {"AuthorizationFailure", MC_PERMISSION_DENIED,
-     "they may not read it, or the account's network rules do not let this machine in"},
+     "the credentials are wrong or may not read it, or the account's network rules do not let this machine in"},
     {"AuthorizationResourceTypeMismatch", MC_PERMISSION_DENIED, "the SAS is not for such things"},
     {"AuthorizationServiceMismatch", MC_PERMISSION_DENIED, "the SAS is not for blobs"},
     {"AuthorizationProtocolMismatch", MC_PERMISSION_DENIED, "the SAS is for https alone"},
@@ -141,6 +142,11 @@ static long skew_minutes(const struct http_head *head) {
   return skew > SKEW_MS || skew < -SKEW_MS ? (long)(skew / 60000) : 0;
 }
 
+/* A SAS tells when it ends, and then the service's code may be about anything. */
+static bool is_over(const struct keys *keys) {
+  return (keys->secret || keys->token) && keys->expires_at && keys->expires_at < clock_wall_ms();
+}
+
 /* A credential is not taken. */
 static mc_status refused(const char *url, const struct http_head *head, const struct keys *keys, mc_error *err) {
   long skew = skew_minutes(head);
@@ -151,9 +157,16 @@ static mc_status refused(const char *url, const struct http_head *head, const st
                         keys->where, skew < 0 ? -skew : skew, skew < 0 ? "fast" : "slow");
   }
   if (!keys->secret && !keys->token) {
+    return mc_error_set(
+        err, MC_PERMISSION_DENIED, ORIGIN,
+        "%s: Azure wants credentials (HTTP %ld, %.60s), and was asked without (%.120s); set "
+        "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY, another of the usual places, or an origin rule's credentials",
+        url, head->status, code, keys->where);
+  }
+  if (is_over(keys)) {
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                        "%s: Azure wants credentials (HTTP %ld, %.60s), and was asked without (%.120s)", url,
-                        head->status, code, keys->where);
+                        "%s: Azure refuses the credentials (HTTP %ld, %.60s), which are of %.120s: they have expired",
+                        url, head->status, code, keys->where);
   }
   return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
                       "%s: Azure refuses the credentials (HTTP %ld, %.60s), which are of %.120s: wrong, expired, or of "
@@ -164,7 +177,7 @@ static mc_status refused(const char *url, const struct http_head *head, const st
 static mc_status judge_code(const char *url, const struct http_head *head, const struct keys *keys, mc_error *err) {
   const char *code = head->fields[FIELD_ERROR];
   bool refuses = head->status == 401 || head->status == 403, without = !keys->secret && !keys->token;
-  if (refuses && without) return refused(url, head, keys, err);
+  if (refuses && (without || is_over(keys))) return refused(url, head, keys, err);
   for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++) {
     if (strcmp(answers[i].code, code) != 0) continue;
     return mc_error_set(err, answers[i].status, ORIGIN, "%s: %s (%s; credentials: %.120s)", url, answers[i].what, code,

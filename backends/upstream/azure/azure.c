@@ -92,7 +92,7 @@ static mc_status explain(mc_upstream *base, const char *url, mc_access *out, con
              access.endpoint);
     snprintf(out->credentials, sizeof(out->credentials), "%s", keys->where);
     snprintf(out->identity, sizeof(out->identity), "%s", keys->id ? keys->id : keys->secret ? address.account : "");
-    out->expires_at = keys->expires_at;
+    if (keys->secret || keys->token) out->expires_at = keys->expires_at; /* else it is when to look again */
     azure_access_end(&access);
   }
   azure_address_free(&address);

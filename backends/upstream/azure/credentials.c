@@ -216,7 +216,11 @@ static mc_status explain_nothing(struct keys **keys, const struct azure_credenti
   const char *variable = passed_over(self, address);
   char text[200];
   if (!variable || (*keys)->secret || (*keys)->token) return MC_OK;
-  snprintf(text, sizeof(text), "none: %s is not of the account '%.60s'", variable, address->account);
+  if (variable == variables[SAS] && !self->values[ACCOUNT]) {
+    snprintf(text, sizeof(text), "none: %s is set without %s", variable, variables[ACCOUNT]);
+  } else {
+    snprintf(text, sizeof(text), "none: %s is not of the account '%.60s'", variable, address->account);
+  }
   keys_release(*keys);
   return azure_give_keys(keys, keys_new(text, NULL, NULL, NULL, 0), err);
 }
@@ -285,7 +289,7 @@ static mc_status check_variables(struct azure_credentials *self) {
   if (!status && values[SAS]) status = azure_sas_keys(&self->of_sas, variables[SAS], values[ACCOUNT], values[SAS], err);
   for (int i = BLOB_ENDPOINT; i <= SERVICE_ENDPOINT && !status; i++) {
     if (values[i] && !azure_is_endpoint(values[i])) {
-      status = azure_bad_keys(variables[i], "it is not http://HOST… or https://HOST…", err);
+      status = azure_bad_keys(variables[i], "it is not http://HOST… or https://HOST…, without a user name", err);
     }
   }
   return status;

@@ -95,8 +95,8 @@ static mc_status judge_machine(const struct http_request *request, const struct 
                         head->status);
   }
   azure_token_refusal(why, sizeof(why), body);
-  return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%.150s: this machine has none: %s (HTTP %ld)", identity->where, why,
-                      head->status);
+  return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%.150s: this machine has none (HTTP %ld, %s)", identity->where,
+                      head->status, why);
 }
 
 static const struct http_dialect entra = {.name = ORIGIN, .judge = judge_entra};

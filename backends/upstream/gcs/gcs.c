@@ -34,10 +34,25 @@ static char *endpoint_of(const char *text) {
   return url;
 }
 
-char *gcs_endpoint(const struct gcs *self, const char *url, bool *emulated) {
+/* An emulator's, which nobody has checked yet. */
+static mc_status check_emulator(const char *endpoint, mc_error *err) {
+  struct url url;
+  bool good = url_parse(&url, endpoint, NULL) == MC_OK;
+  bool web = good && (strcmp(url.scheme, "http") == 0 || strcmp(url.scheme, "https") == 0) && !url.query;
+  if (good) url_free(&url);
+  if (web) return MC_OK;
+  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
+                      "STORAGE_EMULATOR_HOST is no address of an emulator: http://HOST:PORT");
+}
+
+mc_status gcs_endpoint(char **out, const struct gcs *self, const char *url, bool *emulated, mc_error *err) {
   const mc_origin_rule *rule = http_client_rule(self->store.client, url);
   *emulated = !(rule && rule->endpoint) && self->emulator;
-  return endpoint_of(rule && rule->endpoint ? rule->endpoint : *emulated ? self->emulator : ENDPOINT);
+  *out = NULL;
+  mc_status status = *emulated ? check_emulator(self->emulator, err) : MC_OK;
+  if (status) return status;
+  *out = endpoint_of(rule && rule->endpoint ? rule->endpoint : *emulated ? self->emulator : ENDPOINT);
+  return *out ? MC_OK : no_memory(err);
 }
 
 mc_status gcs_authorize(struct gcs *self, const struct http_request *request, struct http_target *target, bool emulated,
@@ -66,13 +81,15 @@ static mc_status aim_at(make_url *make, const struct http_request *request, stru
   mc_status status = gcs_address_parse(&address, request->url, err);
   if (status) return status;
   bool known = request->version && request->version->validators.version[0];
-  char *endpoint = gcs_endpoint(self, request->url, &emulated);
-  if (endpoint) {
+  char *endpoint;
+  status = gcs_endpoint(&endpoint, self, request->url, &emulated, err);
+  if (!status) {
     target->url = make(endpoint, &address, known ? request->version->validators.version : address.generation);
+    if (!target->url) status = no_memory(err);
   }
   free(endpoint);
   gcs_address_free(&address);
-  if (!target->url) return no_memory(err);
+  if (status) return status;
   return gcs_authorize(self, request, target, emulated, call, err);
 }
 
@@ -169,7 +186,8 @@ static mc_status look(struct http_store *store, const char *url, mc_info *info, 
   bool is_object = *address.object;
   gcs_address_free(&address);
   if (!is_object) {
-    return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "%s is a bucket; a file in it is gs://bucket/object",
+    return mc_error_set(err, MC_NOT_FOUND, ORIGIN,
+                        "%s is a bucket, and no file: name an object in it, or get it as a tree",
                         url_printable(shown, sizeof(shown), url));
   }
   buf_init(&text, ANSWER_MAX);
@@ -210,16 +228,17 @@ static mc_status explain(mc_upstream *base, const char *url, mc_access *access, 
   struct gcs *self = (struct gcs *)base;
   struct keys *keys = NULL;
   bool emulated;
-  char *endpoint = gcs_endpoint(self, url, &emulated);
+  char *endpoint;
   *access = (mc_access){.endpoint = ""};
-  if (!endpoint) return no_memory(err);
+  mc_status status = gcs_endpoint(&endpoint, self, url, &emulated, err);
+  if (status) return status;
   url_printable(access->endpoint, sizeof(access->endpoint), endpoint);
   free(endpoint);
   if (emulated) {
     strcpy(access->credentials, "none: STORAGE_EMULATOR_HOST is set");
     return MC_OK;
   }
-  mc_status status = gcs_credentials_keys(self->credentials, &keys, url, call, err);
+  status = gcs_credentials_keys(self->credentials, &keys, url, call, err);
   if (status) return status;
   snprintf(access->credentials, sizeof(access->credentials), "%s", keys->where);
   snprintf(access->identity, sizeof(access->identity), "%s", keys->id ? keys->id : "");

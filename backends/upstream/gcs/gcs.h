@@ -12,9 +12,9 @@ struct gcs {
   char *emulator; /* its URL, without a '/' at the end; or NULL */
 };
 
-/* Where a URL's requests go; *emulated: to where no credentials are sent. Without a '/' at the end; malloced; NULL: no
- * memory. */
-char *gcs_endpoint(const struct gcs *self, const char *url, bool *emulated);
+/* Where a URL's requests go; *emulated: to where no credentials are sent. *out has no '/' at the end, and is malloced.
+ */
+mc_status gcs_endpoint(char **out, const struct gcs *self, const char *url, bool *emulated, mc_error *err);
 /* Give a request's target the credentials for its URL. */
 mc_status gcs_authorize(struct gcs *self, const struct http_request *request, struct http_target *target, bool emulated,
                         const mc_call *call, mc_error *err);

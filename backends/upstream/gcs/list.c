@@ -26,8 +26,10 @@ static mc_status aim(const struct http_request *request, struct http_target *tar
                      mc_error *err) {
   struct listing *listing = request->self;
   bool emulated;
-  char *endpoint = gcs_endpoint(listing->gcs, request->url, &emulated);
-  if (endpoint) target->url = gcs_list_url(endpoint, &listing->address, listing->next);
+  char *endpoint;
+  mc_status status = gcs_endpoint(&endpoint, listing->gcs, request->url, &emulated, err);
+  if (status) return status;
+  target->url = gcs_list_url(endpoint, &listing->address, listing->next);
   free(endpoint);
   if (!target->url) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a URL");
   return gcs_authorize(listing->gcs, request, target, emulated, call, err);

@@ -150,6 +150,10 @@ static mc_status missing(const struct http_request *request, const struct http_h
   const char *what = head->fields[FIELD_ERROR];
   const struct keys *keys = request->target->keys;
   url_printable(url, sizeof(url), request->url);
+  if (is_read(request) && strcasecmp(what, "RepoNotFound") != 0) { /* it was there: a history can be squashed */
+    return mc_error_set(err, MC_CHANGED, ORIGIN, "%s: the hub has no longer the commit that was found (HTTP %ld)", url,
+                        head->status);
+  }
   if (strcasecmp(what, "RevisionNotFound") == 0) {
     return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s: %s has no revision '%.100s'", url, address->repo,
                         address->revision);
@@ -283,9 +287,11 @@ static mc_status check_address(const char *url, mc_error *err) {
   url_printable(text, sizeof(text), url);
   if (!size) {
     status =
-        mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s names the repository %s and no file in it", text, address.repo);
+        mc_error_set(err, MC_NOT_FOUND, ORIGIN,
+                     "%s names the repository %s and no file in it: name one, or get it as a tree", text, address.repo);
   } else if (address.path[size - 1] == '/') {
-    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s names a folder and no file", text);
+    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN,
+                          "%s names a folder and no file: name one in it, or get it as a tree", text);
   }
   hf_address_free(&address);
   return status;

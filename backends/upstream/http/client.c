@@ -182,9 +182,10 @@ struct exchange {
   size_t dropped; /* bytes of a body that isn't */
   bool enough;    /* that is cut off: the head was all that matters */
   bool refused_address;
-  bool connects;    /* an address was found */
-  bool resolving;   /* when we ended it, a name was looked up */
-  int64_t moved_at; /* when the last thing came that counts as life */
+  bool connects;             /* an address was found */
+  bool resolving;            /* when we ended it, a name was looked up */
+  int64_t moved_at;          /* when the last thing came that counts as life */
+  char why[CURL_ERROR_SIZE]; /* it failed, in curl's words: hosts and ports, no header and no query */
 };
 
 static bool end_exchange(struct exchange *exchange, mc_status status, const char *why) {
@@ -278,6 +279,7 @@ static bool set_options(CURL *easy, struct exchange *exchange) {
   const struct http_request *request = exchange->request;
   char range[64];
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->why);
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* see http_perform */
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);     /* as it was signed, and held against rules */
   curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
@@ -356,9 +358,16 @@ static mc_status drive(struct exchange *exchange, CURLM *multi, const mc_call *c
   return MC_OK;
 }
 
+/* Where a request went, for people: a user name, which may have come with an endpoint, is left out. */
+static void show_site(char site[SITE_SIZE], const char *url) {
+  char shown[URL_SHOWN];
+  site_of(site, url_printable(shown, sizeof(shown), url));
+}
+
 /* Why there is no whole response. */
 static mc_status explain(const struct exchange *exchange, CURLcode code, mc_error *err) {
   char url[URL_SHOWN], site[SITE_SIZE];
+  const char *why = *exchange->why ? exchange->why : curl_easy_strerror(code);
   long connect_code = 0;
   url_printable(url, sizeof(url), exchange->request->url);
   if (exchange->refused_address) return http_refuse_address(exchange->request->url, err);
@@ -380,19 +389,19 @@ static mc_status explain(const struct exchange *exchange, CURLcode code, mc_erro
   case CURLE_SSL_CACERT_BADFILE:
     return mc_error_set(
         err, MC_PERMISSION_DENIED, ORIGIN,
-        "%s: the certificate is not trusted; if it should be, name its authority's by CURL_CA_BUNDLE or "
-        "the origin rule's ca_file",
-        url);
+        "%s: the certificate is not trusted (%.120s); if it should be, name the file of its authority's by "
+        "CURL_CA_BUNDLE or the origin rule's ca_file",
+        url, why);
   case CURLE_PARTIAL_FILE:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin cut its answer short", url);
   case CURLE_GOT_NOTHING:
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: the origin closed the connection without an answer", url);
   default:
     if (is_web(exchange->request->url)) {
-      return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: %s", url, curl_easy_strerror(code));
+      return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s: %.160s", url, why);
     }
-    site_of(site, exchange->url); /* which the URL does not tell */
-    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s, asked at %s: %s", url, site, curl_easy_strerror(code));
+    show_site(site, exchange->url); /* which the URL does not tell */
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "%s, asked at %.120s: %.160s", url, site, why);
   }
 }
 
@@ -403,6 +412,7 @@ static mc_status exchange_run(struct exchange *exchange, struct handle *handle, 
     return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a request");
   }
   mc_status status = drive(exchange, handle->multi, call, &code, err);
+  curl_easy_setopt(handle->easy, CURLOPT_ERRORBUFFER, NULL); /* the handle outlives the exchange */
   if (!exchange->resolving) curl_multi_remove_handle(handle->multi, handle->easy);
   if (status) return status;
   if (exchange->status) {

@@ -82,8 +82,9 @@ mc_status s3_aim(struct s3 *self, const struct http_request *request, const char
   mc_status status = s3_route_find(&route, self, request->url, err);
   if (!status && !query && !route.address.key[0]) {
     char text[SHOWN];
-    status = mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s is a bucket, and no file",
-                          url_printable(text, sizeof(text), request->url));
+    status =
+        mc_error_set(err, MC_NOT_FOUND, ORIGIN, "%s is a bucket, and no file: name a key in it, or get it as a tree",
+                     url_printable(text, sizeof(text), request->url));
   }
   if (!status) status = s3_source_keys(route.source, &target->keys, call, err);
   if (!status) {
@@ -136,9 +137,9 @@ static bool is_one_of(const char *code, const char *const codes[]) {
 
 /* Codes that say that keys are no good; the last one is versitygw's, with a 404. */
 static bool is_of_keys(const char *code) {
-  static const char *const codes[] = {
-      "ExpiredToken",         "ExpiredTokenException", "InvalidToken",       "InvalidAccessKeyId",
-      "TokenRefreshRequired", "SignatureDoesNotMatch", "XAdminUserNotFound", NULL};
+  static const char *const codes[] = {"ExpiredToken",          "ExpiredTokenException", "InvalidToken",
+                                      "InvalidTokenId",        "InvalidAccessKeyId",    "TokenRefreshRequired",
+                                      "SignatureDoesNotMatch", "XAdminUserNotFound",    NULL};
   return is_one_of(code, codes);
 }
 
@@ -160,12 +161,12 @@ static mc_status denied(const struct http_request *request, const char *code, mc
   }
   if (!keys || !keys->id) {
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                        "%s: access is denied (%s) to who has no credentials; set AWS_ACCESS_KEY_ID and "
-                        "AWS_SECRET_ACCESS_KEY, or another of the usual places; asked with %.100s",
+                        "%s: access is denied (%s) without credentials (%.100s); set AWS_ACCESS_KEY_ID and "
+                        "AWS_SECRET_ACCESS_KEY, another of the usual places, or an origin rule's credentials",
                         url, code, keys ? keys->where : "none");
   }
   const char *what = strncmp(code, "Expired", 7) == 0 ? "they have expired: renew them"
-                     : is_of_keys(code)               ? "the service does not know them, or the secret is wrong"
+                     : is_of_keys(code) ? "the service does not know them, or the secret or the token is wrong"
                      : strcmp(code, "InvalidObjectState") == 0
                          ? "it is archived: restore it first"
                          : "they need s3:GetObject, and s3:ListBucket to tell what is missing from what is denied";

@@ -55,7 +55,8 @@ static mc_status get_said(const struct s3_source *source, char *const said[SAID]
   if (!said[ID] && !said[SECRET]) return MC_OK;
   if (!said[ID] || !said[SECRET]) {
     return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN,
-                        "the credentials %.200s have only one of access_key_id and secret_access_key", source->where);
+                        "of the credentials %.200s: only one of access_key_id and secret_access_key is there",
+                        source->where);
   }
   *out = keys_new(source->where, said[ID], said[SECRET], said[TOKEN], 0);
   return *out ? MC_OK : no_memory(err);
