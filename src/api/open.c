@@ -37,7 +37,7 @@ static mc_status check_storage(const mc_storage_ops *ops, mc_error *err) {
   bool all = ops->stage_resume && ops->stage_append && ops->stage_journal && ops->restage && ops->record_put &&
              ops->record_get && ops->record_remove && ops->record_scan;
   bool none = !ops->stage_resume && !ops->stage_append && !ops->stage_journal && !ops->restage && !ops->record_put &&
-              !ops->record_get && !ops->record_remove && !ops->record_scan;
+              !ops->record_get && !ops->record_remove && !ops->record_scan && !ops->stage_record;
   bool fits = ops->flags & MC_STORAGE_PERSISTENT ? all : none;
   return base && fits ? MC_OK : bad_backend(err, "storage", ops->name);
 }

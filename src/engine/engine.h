@@ -112,8 +112,8 @@ mc_entry *entry_new(const char *url); /* malloced in one piece with its url; all
 mc_entry *entry_copy(const mc_entry *entry);
 /* Look in the coordination, then in the home tier's records, which then go into the coordination. */
 mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
-/* Write the record into the home tier, if it is persistent. */
-mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_error *err);
+/* Write the record into the home tier, if it is persistent; with its next commit, if there is a stage that can. */
+mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err);
 /* Bring every record of the home tier into the coordination. */
 mc_status entry_load_all(struct mc_cache *cache, mc_error *err);
 /* Call the watcher. */

@@ -94,12 +94,14 @@ static mc_storage *record_storage(struct mc_cache *cache) {
   return storage && storage->ops->flags & MC_STORAGE_PERSISTENT ? storage : NULL;
 }
 
-mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_error *err) {
+mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_storage *storage = record_storage(cache);
   if (!storage || !entry->has_digest) return MC_OK;
   char *text = record_encode(entry);
   if (!text) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a record");
-  mc_status status = storage->ops->record_put(storage, key, text, strlen(text), err);
+  bool together = stage && stage->storage == storage && storage->ops->stage_record;
+  mc_status status = together ? storage->ops->stage_record(stage, key, text, strlen(text), err)
+                              : storage->ops->record_put(storage, key, text, strlen(text), err);
   free(text);
   return status;
 }

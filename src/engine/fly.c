@@ -53,13 +53,14 @@ static bool settle_pin(struct flight *flight, bool pinned) {
   return pin;
 }
 
-/* Write the record, unless the claim was lost: whoever has it since may have written a newer one. */
-static mc_status write_record(struct run *run, const mc_entry *entry, mc_error *err) {
+/* Write the record, or have the commit of `stage` do so, unless the claim was lost: whoever has it since may have
+ * written a newer one. */
+static mc_status write_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_coordination *coordination = run->cache->coordination;
   const char *key = run->flight->key;
   if (run->claim.granted && coordination->ops->renew(coordination, key, run->claim.token, NULL) == MC_BUSY)
     return MC_OK;
-  return entry_record(run->cache, key, entry, err);
+  return entry_record(run->cache, key, entry, stage, err);
 }
 
 /* Publish an entry, which becomes the run's. Takes over `entry`. */
@@ -71,7 +72,7 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
     entry->pinned = pinned;
     record = true;
   }
-  mc_status status = record ? write_record(run, entry, err) : MC_OK;
+  mc_status status = record ? write_record(run, entry, NULL, err) : MC_OK;
   if (status && !changed) { /* a full disk, say: the record of before is no less true, but for its times */
     log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
     status = MC_OK;
@@ -186,7 +187,7 @@ static bool take_known(mc_file **out, struct run *run, const mc_info *info) {
 static mc_status keep(mc_file **out, struct run *run, const mc_entry *entry, mc_error *err) {
   struct object *object;
   flight_set_phase(run->flight, MC_PHASE_VERIFYING, "making it durable");
-  mc_status status = write_record(run, entry, err);
+  mc_status status = write_record(run, entry, run->download->stage, err);
   if (!status) status = download_commit(&object, run->download, &entry->digest, err);
   if (status) return status;
   stat_add(run->cache, STAT_DOWNLOADS, 1);

@@ -100,16 +100,6 @@ def put_large(store, key, path):
     store.client.upload_file(str(path), store.bucket, key)
 
 
-def empty(path):
-    """Remove a tree's link and its versions, a folder, or a file."""
-    beside = path.with_name(f".{path.name}.mc")
-    for one in (path, beside):
-        if one.is_symlink() or one.is_file():
-            one.unlink()
-        elif one.exists():
-            shutil.rmtree(one)
-
-
 def best_of(samples, names):
     return min(names, key=lambda name: statistics.median(sample.seconds for sample in samples[name]))
 
@@ -183,41 +173,59 @@ def small_files(bench):
 
 def small_files_of(bench, make):
     count = SMALL_FILES // 10 if bench.options.quick else SMALL_FILES
-    store, out, kept = store_of(bench, make), bench.folder / "tree", bench.folder / "kept"
+    store, places = store_of(bench, make), bench.folder / "places"
     store.put_many({f"tree/{i % 50:02}/{i:05}.bin": os.urandom(SMALL_SIZE) for i in range(count)})
-    url = store.url("tree/")
+    url, clients = store.url("tree/"), Clients(bench, store)
 
-    def clean():
-        empty(out)
-        shutil.rmtree(kept, ignore_errors=True)
-        subprocess.run(["sync", "-f", bench.folder], check=True)
+    def fresh():
+        """A folder for each run: what is removed is removed at the end, as a file system is slow for a while after it
+        has freed many small files, for whoever comes next."""
+        bench.numbers += 1
+        place = places / str(bench.numbers)
+        place.mkdir(parents=True)
+        subprocess.run(["sync", "-f", place], check=True)
+        return place
 
     def tree(durable, again=False):
-        client = bench.alone(store.env | {"MODELCACHE_STORAGE": str(kept), "MODELCACHE_DURABLE": durable})
-
         def run():
+            place = fresh()
+            env = store.env | {"MODELCACHE_STORAGE": str(place / "kept"), "MODELCACHE_DURABLE": durable}
+            client = bench.alone(env)
             if again:
-                client("tree", url, out, timeout=600)
+                client("tree", url, place / "tree", timeout=600)
             begin = time.monotonic()
-            client("tree", url, out, timeout=600)
-            return Sample(time.monotonic() - begin)
+            client("tree", url, place / "tree", timeout=600)
+            sample = Sample(time.monotonic() - begin)
+            check_tree(place / "tree", count)
+            return sample
 
         return run
 
-    tools = Clients(bench, store).trees("tree/", out)
+    def tool(name):
+        def run():
+            place = fresh()
+            sample = clients.trees("tree/", place / "tree")[name]()
+            check_tree(place / "tree", count)
+            return sample
+
+        return run
+
+    tools = {name: tool(name) for name in clients.trees("", "")}
     ours = {"tree, durable": tree("on"), "tree": tree("off"), "tree that is there already": tree("off", again=True)}
-    samples = interleave(bench.rounds, ours | tools, clean)
-    tree("off")()
-    found = sum(1 for path in pathlib.Path(f"{out}/").resolve().rglob("*") if path.is_file())
-    if found != count:
-        raise RuntimeError(f"{found} files came, and not {count}")
+    samples = interleave(bench.rounds, ours | tools)
     best = best_of(samples, tools)
     for name in ours:
         over = ratios(samples[name], samples[best])
         bench.table.add("s3 tree", f"time of a {name} ÷ {best}, {count} × 20 kB, {make}", over, 1.0, False)
-    clean()
     store.server.stop()
+    shutil.rmtree(places)
     shutil.rmtree(store.server.folder)
+
+
+def check_tree(path, count):
+    found = sum(1 for file in pathlib.Path(f"{path}/").resolve().rglob("*") if file.is_file())
+    if found != count:
+        raise RuntimeError(f"{found} files came, and not {count}")
 
 
 # ---- the memory of many large downloads ----

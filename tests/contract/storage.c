@@ -720,6 +720,7 @@ static void *hammer(void *arg) {
     mc_status status = storage->ops->stage_create(storage, KEY, content->size, &stage, NULL);
     if (status || pwrite_all(stage->fd, content->bytes, content->size, 0)) team->wrong++;
     if (status) break;
+    if (storage->ops->stage_record && storage->ops->stage_record(stage, KEY, "r", 1, NULL)) team->wrong++;
     if (commit(stage, &content->digest, "m")) team->wrong++;
     status = look(storage, content, "m");
     if (status && status != MC_NOT_FOUND) team->wrong++;
@@ -740,6 +741,36 @@ static void threads_may_commit_and_remove_at_once(void **state) {
     assert_int_equal(look(world->storage, &team.contents[i], "m"), MC_OK);
     free(team.contents[i].bytes);
   }
+}
+
+static void a_commit_may_put_a_record(void **state) {
+  struct world *world = *state;
+  if (!is_persistent(world) || !world->ops->stage_record) return;
+  struct content content = content_new(SIZE, 3);
+  char *data = NULL;
+  size_t size = 0;
+  for (int nameless = 0; nameless < 2; nameless++) {
+    mc_stage *stage = create(world->storage, nameless ? NULL : KEY, content.size);
+    assert_int_equal(pwrite_all(stage->fd, content.bytes, content.size, 0), 0);
+    assert_int_equal(world->ops->stage_record(stage, "key", "r", 1, NULL), MC_INVALID_ARGUMENT);
+    assert_int_equal(world->ops->stage_record(stage, KEY, "given", 5, NULL), MC_OK);
+    assert_int_equal(world->ops->stage_record(stage, KEY, "again", 5, NULL), MC_OK);
+    mc_status status = world->ops->record_get(world->storage, KEY, (void **)&data, &size, 10, NULL);
+    assert_int_equal(status, nameless ? MC_OK : MC_NOT_FOUND); /* not yet, but for the first round's */
+    if (!status) free(data);
+    assert_int_equal(commit(stage, &content.digest, "m"), MC_OK);
+    assert_int_equal(look(world->storage, &content, "m"), MC_OK);
+    assert_int_equal(world->ops->record_get(world->storage, KEY, (void **)&data, &size, 10, NULL), MC_OK);
+    assert_string_equal(data, "again");
+    free(data);
+    stage = create(world->storage, KEY, 1); /* one that is closed takes its record along */
+    assert_int_equal(world->ops->stage_record(stage, KEY, "never", 5, NULL), MC_OK);
+    world->ops->stage_close(stage, nameless);
+    assert_int_equal(world->ops->record_get(world->storage, KEY, (void **)&data, &size, 10, NULL), MC_OK);
+    assert_string_equal(data, "again");
+    free(data);
+  }
+  free(content.bytes);
 }
 
 static int commit_twenty_times(mc_storage *storage, int gate) {
@@ -1183,6 +1214,7 @@ static int run(const struct place *place) {
       TEST(a_stage_without_a_key_is_never_kept),
       TEST(a_stage_that_is_closed_leaves_nothing),
       TEST(a_commit_may_come_twice),
+      TEST(a_commit_may_put_a_record),
       TEST(followers_keep_what_they_have),
       TEST(seals_hold_for_whoever_has_a_descriptor),
       TEST(threads_may_commit_and_remove_at_once),

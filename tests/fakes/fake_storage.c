@@ -177,6 +177,13 @@ static mc_status wrap_stage_commit(mc_stage *stage, const mc_digest *digest, con
   return status;
 }
 
+static mc_status wrap_stage_record(mc_stage *stage, const char *key, const void *data, size_t size, mc_error *err) {
+  mc_status status = call(FAKE_RECORD_PUT, err);
+  if (status) return status;
+  mc_storage *self = enter(stage);
+  return leave(stage, self, stage->storage->ops->stage_record(stage, key, data, size, err));
+}
+
 static void wrap_stage_close(mc_stage *stage, bool keep) {
   enter(stage);
   stage->storage->ops->stage_close(stage, keep);
@@ -221,6 +228,7 @@ static const mc_storage_ops faulty = {
     .stage_append = wrap_stage_append,
     .stage_journal = wrap_stage_journal,
     .restage = wrap_restage,
+    .stage_record = wrap_stage_record,
     .record_put = wrap_record_put,
     .record_get = wrap_record_get,
     .record_remove = wrap_record_remove,

@@ -119,6 +119,11 @@ int __wrap_unlinkat(int parent, const char *name, int flags) {
   return fails("unlinkat") ? -1 : __real_unlinkat(parent, name, flags);
 }
 
+DECLARE(int, sync_file_range, int, off_t, off_t, unsigned)
+int __wrap_sync_file_range(int fd, off_t offset, off_t size, unsigned flags) {
+  return fails("sync_file_range") ? -1 : __real_sync_file_range(fd, offset, size, flags);
+}
+
 DECLARE(ssize_t, write, int, const void *, size_t)
 ssize_t __wrap_write(int fd, const void *data, size_t size) {
   if (is_troubled()) {
@@ -289,6 +294,11 @@ struct act {
   bool may_miss;                                        /* what can't be had now counts as not there */
 };
 
+static mc_status commit_with_record(struct world *world) {
+  mc_status status = ops->stage_record(world->stage, KEY, "new", 3, &world->err);
+  return status ? status : commit(world);
+}
+
 static void prepare_again(struct world *world) {
   make_stage(world);
   assert_int_equal(commit(world), MC_OK);
@@ -449,6 +459,21 @@ static void check_first_record(struct world *world, mc_status status) {
   free(data);
 }
 
+static bool has_record(struct world *world) {
+  void *data = NULL;
+  size_t size;
+  mc_status status = ops->record_get(world->storage, KEY, &data, &size, 10, NULL);
+  free(data);
+  return status == MC_OK;
+}
+
+/* The record comes first: what is visible has one. */
+static void check_both(struct world *world, mc_status status) {
+  check_first_record(world, status);
+  assert_true(has_record(world) || !check_visible(world));
+  check_committed(world, status);
+}
+
 static void prepare_closed(struct world *world) {
   prepare_object(world);
   ops->close(world->storage);
@@ -457,6 +482,8 @@ static void prepare_closed(struct world *world) {
 
 static const struct act acts[] = {
     {"commit", make_stage, commit, check_committed},
+    {"commit with a record", make_stage, commit_with_record, check_both},
+    {"commit a nameless one with a record", make_nameless, commit_with_record, check_both},
     {"commit again", prepare_again, commit, check_still_there},
     {"commit a nameless one", make_nameless, commit, check_committed},
     {"commit a nameless one again", prepare_nameless_again, commit, check_still_there},
@@ -654,6 +681,29 @@ static void data_that_could_not_be_flushed_is_never_committed(void **state) {
   }
 }
 
+/* Of all that a commit waits for, each failure fails it, and nothing shows. */
+static void what_could_not_be_flushed_is_never_visible(void **state) {
+  (void)state;
+  for (int n = 1; n <= 3; n++) { /* data, meta, record */
+    for (int nameless = 0; nameless < 2; nameless++) {
+      struct world world;
+      begin(&world);
+      nameless ? make_nameless(&world) : make_stage(&world);
+      set_fault(n, EIO);
+      fault.only = "fsync";
+      assert_int_equal(commit_with_record(&world), MC_IO);
+      fault.at = 0;
+      fault.only = NULL;
+      assert_false(check_visible(&world));
+      assert_false(has_record(&world));
+      assert_int_equal(commit_with_record(&world), n == 1 ? MC_IO : MC_OK); /* what is written anew can be */
+      assert_int_equal(check_visible(&world), n > 1);
+      assert_int_equal(has_record(&world), n > 1);
+      end(&world);
+    }
+  }
+}
+
 /* The calls of these names in the trace, by their first letters. */
 static const char *order(char letters[64], const char *const names[]) {
   char copy[sizeof(trace)], *rest = copy;
@@ -671,7 +721,7 @@ static const char *order(char letters[64], const char *const names[]) {
 /* Bytes before names, and names before the answer. */
 static void what_is_durable_is_flushed_in_order(void **state) {
   (void)state;
-  static const char *const names[] = {"fsync", "rename", NULL};
+  static const char *const names[] = {"sync_file_range", "fsync", "rename", NULL};
   for (int durable = 0; durable < 2; durable++) {
     struct world world;
     char letters[64];
@@ -682,17 +732,22 @@ static void what_is_durable_is_flushed_in_order(void **state) {
     *trace = 0;
     assert_int_equal(commit(&world), MC_OK);
     /* data, meta; meta and data to their places (the first makes the folder); the folder, and the one it is in */
-    assert_string_equal(order(letters, names), durable ? "ffrrrff" : "rrr");
+    assert_string_equal(order(letters, names), durable ? "ssffrrrff" : "rrr");
     make_stage(&world);
     *trace = 0;
     assert_int_equal(commit(&world), MC_OK);
-    assert_string_equal(order(letters, names), durable ? "ffrrff" : "rr");
+    assert_string_equal(order(letters, names), durable ? "ssffrrf" : "rr"); /* that is known to be flushed */
     *trace = 0;
     assert_int_equal(run_record(&world), MC_OK);
-    assert_string_equal(order(letters, names), durable ? "ffrf" : "r"); /* the new folder's parent, at first */
+    assert_string_equal(order(letters, names), durable ? "frff" : "r");
     *trace = 0;
     assert_int_equal(run_record(&world), MC_OK);
     assert_string_equal(order(letters, names), durable ? "frf" : "r");
+    make_stage(&world);
+    *trace = 0;
+    assert_int_equal(commit_with_record(&world), MC_OK);
+    /* data, meta and record are begun, and waited for; record, meta and data to their places; the folders of both */
+    assert_string_equal(order(letters, names), durable ? "sssfffrrrff" : "rrr");
     end(&world);
   }
 }
@@ -714,7 +769,7 @@ static void a_nameless_one_is_flushed_in_order(void **state) {
     make_nameless(&world);
     *trace = 0;
     assert_int_equal(commit(&world), MC_OK); /* over the one that is there */
-    assert_string_equal(order(letters, names), durable ? "ffllrllrff" : "llrllr");
+    assert_string_equal(order(letters, names), durable ? "ffllrllrf" : "llrllr");
     end(&world);
   }
 }
@@ -753,7 +808,7 @@ static void half_an_append_hides_nothing(void **state) {
 
 static void a_commit_that_failed_may_be_tried_again(void **state) {
   (void)state;
-  for (int n = 3;; n++) { /* after the data was flushed */
+  for (int n = 7;; n++) { /* after the data was flushed */
     struct world world;
     begin(&world);
     make_stage(&world);
@@ -808,6 +863,7 @@ int main(void) {
       cmocka_unit_test(a_stage_outlasts_want_of_descriptors),
       cmocka_unit_test(a_living_owner_is_left_alone),
       cmocka_unit_test(data_that_could_not_be_flushed_is_never_committed),
+      cmocka_unit_test(what_could_not_be_flushed_is_never_visible),
       cmocka_unit_test(what_is_durable_is_flushed_in_order),
       cmocka_unit_test(a_nameless_one_is_flushed_in_order),
       cmocka_unit_test(without_links_a_nameless_one_has_a_folder),

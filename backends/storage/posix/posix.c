@@ -98,6 +98,31 @@ int posix_move(const char *from, const char *to) {
   return error;
 }
 
+int posix_flush(const struct posix *self, int fd, bool *unsound) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return errno;
+  int error = self->durable && fsync(copy) ? errno : 0;
+  if (close(copy) && !error) error = errno;
+  *unsound = error != 0;
+  return error;
+}
+
+void posix_begin_flush(const struct posix *self, int fd) {
+  if (self->durable && fd >= 0) sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+int posix_flush_names(struct posix *self, const char *kind, const char *hex) {
+  char path[PATH_SIZE], ab[] = {hex[0], hex[1], 0};
+  if (!self->durable) return 0;
+  atomic_bool *settled = *kind == 'o' ? self->objects_settled : self->records_settled;
+  settled += strtoul(ab, NULL, 16);
+  int error = fsync_folder(posix_path(path, self, "%s/%s", kind, ab));
+  if (error || atomic_load(settled)) return error;
+  error = fsync_folder(posix_path(path, self, "%s", kind)); /* the folder may be new, or another process's */
+  if (!error) atomic_store(settled, true);
+  return error;
+}
+
 static int64_t mtime_of(const struct stat *st) {
   return st->st_mtim.tv_sec * 1000LL + st->st_mtim.tv_nsec / NS_PER_MS;
 }
@@ -324,6 +349,7 @@ const mc_storage_ops posix_storage_ops = {
     .stage_append = posix_stage_append,
     .stage_journal = posix_stage_journal,
     .stage_commit = posix_stage_commit,
+    .stage_record = posix_stage_record,
     .stage_close = posix_stage_close,
     .restage = posix_restage,
     .record_put = posix_record_put,

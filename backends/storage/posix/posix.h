@@ -2,6 +2,8 @@
 #ifndef STORAGE_POSIX_H
 #define STORAGE_POSIX_H
 
+#include <stdatomic.h>
+
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -15,7 +17,7 @@
 #define HOUR_MS   (60 * 60 * 1000LL)
 #define DAY_MS    (24 * HOUR_MS)
 
-/* Nothing in it changes after posix_open: no lock is needed. */
+/* Nothing in it changes after posix_open, but for what is atomic: no lock is needed. */
 struct posix {
   mc_storage base; /* first: callers see no more */
   char *root;      /* absolute */
@@ -23,6 +25,7 @@ struct posix {
   bool durable;
   int64_t skew_ms; /* how far the storage's clock, which sets the times of files, is ahead of ours */
   mc_logger logger;
+  atomic_bool objects_settled[256], records_settled[256]; /* the folders ab whose own names were flushed */
 };
 
 static inline struct posix *posix_of(mc_storage *storage) {
@@ -45,6 +48,16 @@ bool posix_is_missing(int errnum);
 mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err);
 /* Rename, making the folder of `to` when it is missing. 0 or an errno. */
 int posix_move(const char *from, const char *to);
+/* Learn of writes to a file that failed late and, if it is to be durable, wait for the disk. Network file systems write
+ * when they like, and tell of a failure when a descriptor of the file, as good as a copy, is closed. The kernel may
+ * then have dropped what it could not write, and says so only once: a second flush that succeeds would mean nothing,
+ * and *unsound is set. 0 or an errno. */
+int posix_flush(const struct posix *self, int fd, bool *unsound);
+/* Have the disk begin with a file that is flushed after others: what waits then for the first waits for all of them. */
+void posix_begin_flush(const struct posix *self, int fd);
+/* If it is durable, wait until the disk has the names in <root>/<kind>/ab, where `hex` begins with ab. 0 or an errno.
+ */
+int posix_flush_names(struct posix *self, const char *kind, const char *hex);
 /* Make the folder of `path`. 0 or an errno. */
 int posix_make_folder_of(const char *path);
 /* Milliseconds since 1970; 0 if there is no such file. */
@@ -67,11 +80,26 @@ mc_status posix_stage_append(mc_stage *base, const void *data, size_t size, mc_e
 mc_status posix_stage_journal(mc_stage *base, void **data, size_t *size, size_t max, mc_error *err);
 mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void *meta, size_t meta_size,
                              mc_error *err);
+mc_status posix_stage_record(mc_stage *base, const char *key, const void *data, size_t size, mc_error *err);
 void posix_stage_close(mc_stage *base, bool keep);
 mc_status posix_restage(mc_storage *storage, const mc_digest *digest, const char *key, mc_stage **out, mc_error *err);
 
 /* ---- record.c ---- */
 
+/* A record that is written, and does not have its name yet. */
+struct draft {
+  int fd;     /* -1: there is none */
+  char *path; /* its name and ".XXXXXX" */
+};
+
+/* 0 or an errno. */
+int posix_record_draft(struct draft *out, const struct posix *self, const char *key, const void *data, size_t size);
+/* Give it its name. It is still to be dropped. 0 or an errno. */
+int posix_record_place(struct draft *draft);
+/* Flush the names where it is. 0 or an errno. */
+int posix_record_settle(const struct draft *draft, struct posix *self);
+/* Remove it, unless it was placed. None is fine. */
+void posix_record_drop(struct draft *draft);
 /* Remove what crashed writers left. */
 void posix_clean_records(struct posix *self);
 

@@ -2,12 +2,16 @@
 #include "posix.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+
+#define SUFFIX ".XXXXXX"
 
 static mc_status record_file(char path[PATH_SIZE], const struct posix *self, const char *key, mc_error *err) {
   if (!key_is_valid(key)) {
@@ -17,17 +21,59 @@ static mc_status record_file(char path[PATH_SIZE], const struct posix *self, con
   return MC_OK;
 }
 
+int posix_record_draft(struct draft *out, const struct posix *self, const char *key, const void *data, size_t size) {
+  char path[PATH_SIZE];
+  *out = (struct draft){.fd = mkostemp(posix_path(path, self, "records/%.2s/%s" SUFFIX, key, key), O_CLOEXEC)};
+  int error = out->fd < 0 ? errno : 0;
+  if (error == ENOENT) {
+    error = posix_make_folder_of(posix_path(path, self, "records/%.2s/%s" SUFFIX, key, key));
+    if (!error) out->fd = mkostemp(path, O_CLOEXEC);
+    if (!error && out->fd < 0) error = errno;
+  }
+  if (error) return error;
+  if (!(out->path = strdup(path))) {
+    error = ENOMEM;
+    unlink(path);
+  }
+  if (!error) error = write_all(out->fd, data, size);
+  if (!error && fchmod(out->fd, 0644)) error = errno;
+  if (error) posix_record_drop(out);
+  return error;
+}
+
+int posix_record_place(struct draft *draft) {
+  char to[PATH_SIZE];
+  snprintf(to, sizeof(to), "%.*s", (int)(strlen(draft->path) - strlen(SUFFIX)), draft->path);
+  if (rename(draft->path, to)) return errno;
+  close(draft->fd);
+  draft->fd = -1;
+  return 0;
+}
+
+int posix_record_settle(const struct draft *draft, struct posix *self) {
+  const char *name = strrchr(draft->path, '/') + 1;
+  return posix_flush_names(self, "records", name);
+}
+
+void posix_record_drop(struct draft *draft) {
+  if (draft->fd >= 0 && draft->path) unlink(draft->path);
+  if (draft->fd >= 0) close(draft->fd);
+  free(draft->path);
+  *draft = (struct draft){.fd = -1};
+}
+
 mc_status posix_record_put(mc_storage *storage, const char *key, const void *data, size_t size, mc_error *err) {
   struct posix *self = posix_of(storage);
-  char path[PATH_SIZE], folder[PATH_SIZE];
+  char path[PATH_SIZE];
+  struct draft draft;
+  bool unsound;
   mc_status status = record_file(path, self, key, err);
   if (status) return status;
-  int error = file_replace(path, data, size, 0644, self->durable);
-  if (error == ENOENT) {
-    error = mkdir_all(posix_path(folder, self, "records/%.2s", key), 0777);
-    if (!error && self->durable) error = fsync_folder(posix_path(folder, self, "records"));
-    if (!error) error = file_replace(path, data, size, 0644, self->durable);
-  }
+  int error = posix_record_draft(&draft, self, key, data, size);
+  if (!error) error = posix_flush(self, draft.fd, &unsound);
+  if (!error) error = posix_record_place(&draft);
+  if (!error) error = posix_record_settle(&draft, self);
+  posix_record_drop(&draft);
   return error ? posix_error(err, error, "can't write %s", path) : MC_OK;
 }
 
@@ -77,7 +123,7 @@ mc_status posix_record_scan(mc_storage *storage,
   return error ? posix_error(err, error, "can't read the folders of %s/records", scan.self->root) : MC_OK;
 }
 
-/* file_replace writes to "<key>.<random>" first. */
+/* Drafts are named "<key>.<random>". */
 static bool clean_record(void *user, const char *name) {
   struct posix *self = user;
   char key[KEY_SIZE], path[PATH_SIZE];

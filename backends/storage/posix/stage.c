@@ -41,6 +41,7 @@ struct stage {
   uint64_t journal_bytes; /* of what was appended */
   bool torn;              /* half a frame is behind them */
   bool unsound;           /* data could not be flushed: what the file holds is not known any more */
+  struct draft record;    /* goes with the next commit */
   char name[NAME_SIZE];   /* of its folder; empty: it has none */
 };
 
@@ -161,6 +162,7 @@ static void close_files(struct stage *stage) {
   if (stage->base.fd >= 0) close(stage->base.fd);
   if (stage->journal >= 0) close(stage->journal);
   stage->base.fd = stage->journal = -1;
+  posix_record_drop(&stage->record);
 }
 
 /* Find the end of the journal's last whole frame, and cut off what is behind it. 0 or an errno. */
@@ -188,7 +190,7 @@ static int open_files(struct stage **out, struct posix *self, const char *name, 
   int error = 0;
   struct stage *stage = calloc(1, sizeof(*stage));
   if (!stage) return ENOMEM;
-  *stage = (struct stage){.base = {.storage = &self->base, .fd = -1}, .journal = -1};
+  *stage = (struct stage){.base = {.storage = &self->base, .fd = -1}, .journal = -1, .record = {.fd = -1}};
   snprintf(stage->name, sizeof(stage->name), "%s", name);
   stage->base.fd = open(stage_file(path, self, name, "data"), O_RDWR | O_CLOEXEC | flags, 0666);
   if (stage->base.fd < 0 || fstat(stage->base.fd, &data)) error = errno;
@@ -250,7 +252,8 @@ static int create_nameless(struct stage **out, struct posix *self, uint64_t size
   if (access(OWN_FILES, X_OK)) return EOPNOTSUPP;
   struct stage *stage = calloc(1, sizeof(*stage));
   if (!stage) return ENOMEM;
-  *stage = (struct stage){.base = {.storage = &self->base, .fd = -1, .size = size}, .journal = -1};
+  *stage =
+      (struct stage){.base = {.storage = &self->base, .fd = -1, .size = size}, .journal = -1, .record = {.fd = -1}};
   int error = open_nameless(&stage->base.fd, self, 0600);
   if (!error && ftruncate(stage->base.fd, (off_t)size)) error = errno;
   if (!error) {
@@ -446,27 +449,39 @@ mc_status posix_stage_journal(mc_stage *base, void **data, size_t *size, size_t 
 
 /* ---- ending ---- */
 
-static int write_file(const char *path, const void *data, size_t size, bool durable) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return errno;
-  int error = write_all(fd, data, size);
-  if (!error && durable && fsync(fd)) error = errno;
-  if (close(fd) && !error) error = errno;
+/* Write the meta, which is opened, and lies in the stage's folder, if it has one. 0 or an errno. */
+static int write_meta(int *out, const struct stage *stage, const void *meta, size_t size) {
+  const struct posix *self = storage_of(stage);
+  char path[PATH_SIZE];
+  int fd = -1, error = 0;
+  if (!*stage->name) {
+    error = open_nameless(&fd, self, 0666);
+  } else {
+    fd = open(stage_file(path, self, stage->name, "meta"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) error = errno;
+  }
+  if (!error) error = write_all(fd, meta, size);
+  if (!error) {
+    *out = fd;
+  } else if (fd >= 0) {
+    close(fd);
+  }
   return error;
 }
 
-/* Learn of writes that failed late, and, if it is durable, wait for the disk. Network file systems write when they
- * like, and tell of a failure when a descriptor of the file, as good as a copy, is closed. The kernel may then have
- * dropped what it could not write, and says so only once: a second flush that succeeds would mean nothing. 0 or an
- * errno. */
-static int flush(struct stage *stage) {
+/* Wait for all that the commit puts in place: the disk is told of all of it before the first wait, so that a file
+ * system with a journal writes that once. 0 or an errno. */
+static int flush_all(struct stage *stage, int meta) {
+  struct posix *self = storage_of(stage);
+  bool unsound;
   if (stage->unsound) return EIO;
-  if (!*stage->name && !storage_of(stage)->durable) return 0; /* no file system over a network */
-  int copy = fcntl(stage->base.fd, F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) return errno;
-  int error = storage_of(stage)->durable && fsync(copy) ? errno : 0;
-  if (close(copy) && !error) error = errno;
-  stage->unsound = error != 0;
+  if (!*stage->name && !self->durable) return 0; /* no file system over a network */
+  posix_begin_flush(self, stage->base.fd);
+  posix_begin_flush(self, meta);
+  posix_begin_flush(self, stage->record.fd);
+  int error = posix_flush(self, stage->base.fd, &stage->unsound);
+  if (!error) error = posix_flush(self, meta, &unsound);
+  if (!error && stage->record.fd >= 0) error = posix_flush(self, stage->record.fd, &unsound);
   return error;
 }
 
@@ -489,38 +504,46 @@ static int give_name(const struct posix *self, int fd, const char *to) {
   return error;
 }
 
-/* Put the meta at its place. 0 or an errno. */
-static int commit_meta(struct stage *stage, const char *to, const void *meta, size_t size) {
-  struct posix *self = storage_of(stage);
+/* Put one of its files in its place. 0 or an errno. */
+static int place(struct stage *stage, int fd, const char *file, const char *to) {
   char from[PATH_SIZE];
-  if (*stage->name) {
-    int error = write_file(stage_file(from, self, stage->name, "meta"), meta, size, self->durable);
-    return error ? error : posix_move(from, to);
+  if (!*stage->name) return give_name(storage_of(stage), fd, to);
+  return posix_move(stage_file(from, storage_of(stage), stage->name, file), to);
+}
+
+/* Put record, meta and data in their places, in this order. 0 or an errno; ENOENT: the folder was taken away. */
+static int place_all(struct stage *stage, const mc_digest *digest, int meta) {
+  struct posix *self = storage_of(stage);
+  char to[PATH_SIZE], hex[MC_DIGEST_HEX_SIZE];
+  bool has_record = stage->record.fd >= 0;
+  if (fchmod(stage->base.fd, 0444)) log_debug(&self->logger, ORIGIN, "can't make an object read-only");
+  int error = has_record ? posix_record_place(&stage->record) : 0;
+  if (!error) error = place(stage, meta, "meta", posix_object_file(to, self, digest, ".meta"));
+  if (!error) error = place(stage, stage->base.fd, "data", posix_object_file(to, self, digest, ""));
+  if (!error && has_record) error = posix_record_settle(&stage->record, self);
+  mc_digest_hex(hex, digest);
+  return error ? error : posix_flush_names(self, "objects", hex);
+}
+
+static int commit_files(struct stage *stage, const mc_digest *digest, const void *meta, size_t meta_size) {
+  int fd, error = write_meta(&fd, stage, meta, meta_size);
+  if (!error) {
+    error = flush_all(stage, fd);
+    if (!error) error = place_all(stage, digest, fd);
+    if (close(fd) && !error) error = errno;
   }
-  int fd, error = open_nameless(&fd, self, 0666);
-  if (error) return error;
-  error = write_all(fd, meta, size);
-  if (!error && self->durable && fsync(fd)) error = errno;
-  if (!error) error = give_name(self, fd, to);
-  if (close(fd) && !error) error = errno;
+  posix_record_drop(&stage->record);
   return error;
 }
 
-/* Put meta and data in their places. 0 or an errno; ENOENT: the folder was taken away. */
-static int commit_files(struct stage *stage, const mc_digest *digest, const void *meta, size_t meta_size) {
+mc_status posix_stage_record(mc_stage *base, const char *key, const void *data, size_t size, mc_error *err) {
+  struct stage *stage = stage_of(base);
   struct posix *self = storage_of(stage);
-  char from[PATH_SIZE], to[PATH_SIZE];
-  int error = flush(stage);
-  if (error) return error;
-  if (fchmod(stage->base.fd, 0444)) log_debug(&self->logger, ORIGIN, "can't make an object read-only");
-  error = commit_meta(stage, posix_object_file(to, self, digest, ".meta"), meta, meta_size);
-  posix_object_file(to, self, digest, "");
-  if (!error && *stage->name) error = posix_move(stage_file(from, self, stage->name, "data"), to);
-  if (!error && !*stage->name) error = give_name(self, stage->base.fd, to);
-  if (error || !self->durable) return error;
-  *strrchr(to, '/') = 0;
-  error = fsync_folder(to);
-  return error ? error : fsync_folder(posix_path(to, self, "objects")); /* which may have got a new folder */
+  if (!key_is_valid(key)) return bad_key(err);
+  posix_record_drop(&stage->record);
+  int error = posix_record_draft(&stage->record, self, key, data, size);
+  if (is_full(error)) return full(self, MC_SIZE_UNKNOWN, err);
+  return error ? posix_error(err, error, "can't write a record into %s/records", self->root) : MC_OK;
 }
 
 mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void *meta, size_t meta_size,

@@ -111,6 +111,10 @@ typedef struct mc_storage_ops {
    * stage stays valid. Durable if the storage was opened so. */
   mc_status (*stage_commit)(mc_stage *stage, const mc_digest *digest, const void *meta, size_t meta_size,
                             mc_error *err);
+  /* Optional, of persistent storages. Have the stage's next commit put a record, before the object becomes visible: as
+   * record_put and then stage_commit, but what is durable is waited for once. A commit that fails may or may not have
+   * put it; the one after it has none, unless it is given again. */
+  mc_status (*stage_record)(mc_stage *stage, const char *key, const void *data, size_t size, mc_error *err);
   /* Required. Free the stage. `keep`: leave it for stage_resume (persistent storages; one whose bytes can't be relied
    * on is removed all the same), else remove it. */
   void (*stage_close)(mc_stage *stage, bool keep);
