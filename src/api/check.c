@@ -21,7 +21,9 @@ static mc_status try_origin(mc_origin_check *out, mc_cache *cache, const char *u
   return status;
 }
 
-static mc_status check_here(mc_origin_check *out, mc_cache *cache, const char *url, const mc_call *call) {
+/* What the origin says is what was to be checked; that the caller's own time is over is the call's failure. */
+static mc_status check_here(mc_origin_check *out, mc_cache *cache, const char *url, const mc_call *call,
+                            mc_error *err) {
   mc_origin_rule rule = route_rule(cache, url);
   *out = (mc_origin_check){.struct_size = sizeof(*out),
                            .revalidate_after_ms = rule.revalidate_after_ms,
@@ -30,8 +32,10 @@ static mc_status check_here(mc_origin_check *out, mc_cache *cache, const char *u
                            .pin = rule.pin,
                            .size = MC_SIZE_UNKNOWN};
   url_printable(out->rule, sizeof(out->rule), rule.prefix);
-  out->error.status = try_origin(out, cache, url, call);
-  return MC_OK;
+  mc_status status = out->error.status = try_origin(out, cache, url, call);
+  if (status != MC_DEADLINE_EXCEEDED && status != MC_CANCELLED) return MC_OK;
+  if (err) *err = out->error;
+  return status;
 }
 
 mc_status mc_check_origin(mc_origin_check *out, mc_cache *cache, const char *url, int64_t timeout_ms, mc_error *err) {
@@ -41,7 +45,7 @@ mc_status mc_check_origin(mc_origin_check *out, mc_cache *cache, const char *url
   mc_status status = url_normalise(&normal, url, err);
   if (status) return status;
   if (!service) {
-    status = check_here(out, cache, normal, &call);
+    status = check_here(out, cache, normal, &call, err);
   } else if (service->ops->cache->check) {
     status = service->ops->cache->check(service, normal, out, &call, err);
   } else {
