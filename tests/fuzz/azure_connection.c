@@ -9,7 +9,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct azure_connection connection;
   mc_error err = MC_ERROR_INIT;
-  char *text = strndup((const char *)data, size);
+  char *text = text_of(data, size);
   CHECK(text);
   mc_status status = azure_connection_parse(&connection, text, "it", &err);
   CHECK(status == MC_OK || status == MC_INVALID_ARGUMENT);

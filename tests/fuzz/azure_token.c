@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const struct azure_identity identity = {.where = "fuzz"};
   struct keys *keys;
   mc_error err = MC_ERROR_INIT;
-  char why[100], *text = strndup((const char *)data, size);
+  char why[100], *text = text_of(data, size);
   CHECK(text);
   mc_status status = azure_token_parse(&keys, &identity, size ? (const char *)data : "", size, 1000, &err);
   CHECK(status == MC_OK || status == MC_PROTOCOL);

@@ -29,7 +29,7 @@ static void check_asked(const struct azure_address *address) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct azure_address address;
   mc_error err = MC_ERROR_INIT;
-  char *text = strndup((const char *)data, size), *normal;
+  char *text = text_of(data, size), *normal;
   CHECK(text);
   if (url_normalise(&normal, text, NULL) == MC_OK) {
     mc_status status = azure_address_parse(&address, normal, &err);

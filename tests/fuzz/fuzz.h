@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -16,5 +17,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
       abort();                                                                                                         \
     }                                                                                                                  \
   } while (0)
+
+/* An input as a text of its own, zero-terminated; free() it. */
+static inline char *text_of(const uint8_t *data, size_t size) {
+  char *text = calloc(1, size + 1);
+  CHECK(text);
+  if (size) memcpy(text, data, size);
+  return text;
+}
 
 #endif

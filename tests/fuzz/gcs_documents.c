@@ -68,7 +68,7 @@ static void take_address(const char *text) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0) return 0;
-  char *text = strndup((const char *)data + 1, size - 1);
+  char *text = text_of(data + 1, size - 1);
   CHECK(text != NULL);
   switch (data[0]) {
   case 'o':

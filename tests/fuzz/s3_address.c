@@ -24,10 +24,7 @@ static void check_address(const char *text) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  char *text = malloc(size + 1), *endpoint;
-  CHECK(text);
-  memcpy(text, data, size);
-  text[size] = 0;
+  char *text = text_of(data, size), *endpoint;
   check_address(text);
   if (s3_endpoint_parse(&endpoint, text, "fuzz", NULL) == MC_OK) {
     char *again;

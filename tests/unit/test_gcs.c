@@ -212,7 +212,8 @@ static void refusals_say_why_and_no_secret(void **state) {
 
 static void an_emulator_that_is_none_is_named_and_its_password_is_not(void **state) {
   (void)state;
-  static const char *const values[] = {"ftp://host", "http://user:" SECRET "@host", "host:4443/?a=" SECRET, "http://"};
+  static const char *const values[] = {"ftp://host", ("http://user:" SECRET "@host"), ("host:4443/?a=" SECRET),
+                                       "http://"};
   mc_upstream_config config = {.struct_size = sizeof(config), .connect_timeout_ms = 5000, .stall_timeout_ms = 5000};
   mc_access access;
   memset(&f, 0, sizeof(f));

@@ -159,7 +159,9 @@ static EVP_PKEY *make_key(char **pem) {
   char *data;
   assert_true(key && bio && PEM_write_bio_PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL));
   long size = BIO_get_mem_data(bio, &data);
-  *pem = strndup(data, (size_t)size);
+  *pem = calloc(1, (size_t)size + 1);
+  assert_non_null(*pem);
+  memcpy(*pem, data, (size_t)size);
   BIO_free(bio);
   return key;
 }
