@@ -26,9 +26,8 @@ static void check_pieces(const struct url *url) {
   CHECK(strncmp(url->text, url->scheme, scheme) == 0 && strncmp(url->text + scheme, "://", 3) == 0);
   CHECK(url->authority == url->text + scheme + 3);
   const char *host = url->authority;
-  if (strncmp(url->text, "s3://http", 9) == 0 && strstr(host, "://") == host + strcspn(host, ":")) {
-    host = strstr(host, "://") + 3;
-  }
+  if (strncmp(url->text, "s3://http://", 12) == 0) host += 7;
+  if (strncmp(url->text, "s3://https://", 13) == 0) host += 8;
   size_t size = url->authority_size - (size_t)(host - url->authority);
   CHECK(!memchr(url->authority, '@', url->authority_size) && !memchr(host, '/', size));
   CHECK(url->path == url->authority + url->authority_size && *url->path == '/');

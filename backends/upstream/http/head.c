@@ -89,8 +89,10 @@ static void take_retry_after(struct http_head *head, const char *value) {
   }
   time_t when = curl_getdate(value, NULL);
   if (when < 0) return;
-  int64_t wait = when * 1000LL - clock_wall_ms();
-  head->retry_after_ms = wait < 0 ? 0 : wait < RETRY_AFTER_MOST * 1000LL ? wait : RETRY_AFTER_MOST * 1000LL;
+  int64_t now = clock_wall_ms(), most = RETRY_AFTER_MOST * 1000LL;
+  int64_t wait =
+      when < (now + most) / 1000 ? when * 1000LL - now : most; /* there are dates that milliseconds can't have */
+  head->retry_after_ms = wait < 0 ? 0 : wait;
 }
 
 /* RateLimit: "resolvers";r=0;t=172 - where nothing remains it says what Retry-After would, which is believed first. */
