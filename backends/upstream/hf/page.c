@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "../http/json.h"
 #include "base/url.h"
 #include "hf.h"
 
@@ -49,26 +50,18 @@ static mc_status take_element(json_t *element,
   return visit(user, &listed, folder, err);
 }
 
-/* One element at a time: the whole as a tree could be many times as large as the page. */
 mc_status hf_page_parse(const char *text, size_t size,
                         mc_status (*visit)(void *user, const mc_listed *listed, bool folder, mc_error *err), void *user,
                         mc_error *err) {
   const char *end = text + size, *at = skip_space(text, end);
   if (at == end || *at++ != '[') return unreadable(err);
-  at = skip_space(at, end);
-  if (at < end && *at == ']') return MC_OK;
-  for (;;) {
-    json_error_t stopped;
-    size_t left = (size_t)(end - at);
-    json_t *element = json_loadb(at, left < ELEMENT_MAX ? left : ELEMENT_MAX, JSON_DISABLE_EOF_CHECK, &stopped);
-    if (!element) return unreadable(err);
+  struct http_json_array array = {.at = at, .end = end, .most = ELEMENT_MAX};
+  for (json_t *element; (element = http_json_next(&array));) {
     mc_status status = take_element(element, visit, user, err);
     json_decref(element);
     if (status) return status;
-    at = skip_space(at + stopped.position, end);
-    if (at < end && *at == ']') return MC_OK;
-    if (at == end || *at++ != ',') return unreadable(err);
   }
+  return array.broken ? unreadable(err) : MC_OK;
 }
 
 /* Link: <https://hub/api/…?recursive=true&cursor=…>; rel="next", <…>; rel="…". Only the query is taken: the rest we

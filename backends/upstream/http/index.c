@@ -12,10 +12,11 @@
 #include "base/io.h"
 #include "base/url.h"
 #include "http.h"
+#include "json.h"
 
 #define ORIGIN      "http"
 #define HREF_MAX    2048
-#define ELEMENT_MAX ((size_t)64 << 10) /* bytes of one element of a JSON index: what jansson makes of it is bounded */
+#define ELEMENT_MAX ((size_t)64 << 10) /* bytes of one element of a JSON index */
 
 static bool is_space(char c) {
   return c == ' ' || c == '\t' || c == '\r' || c == '\n';
@@ -92,22 +93,15 @@ static const char *skip_space(const char *at, const char *end) {
   return at;
 }
 
-/* `at` is behind the '['. One element at a time: the whole as a tree could be many times as large as the page. */
+/* `at` is behind the '['. */
 static mc_status parse_json(struct index_page *page, const char *at, const char *end, size_t max, mc_error *err) {
-  at = skip_space(at, end);
-  if (at < end && *at == ']') return MC_OK;
-  for (;;) {
-    json_error_t stopped;
-    size_t left = (size_t)(end - at);
-    json_t *element = json_loadb(at, left < ELEMENT_MAX ? left : ELEMENT_MAX, JSON_DISABLE_EOF_CHECK, &stopped);
-    if (!element) return unreadable(err);
+  struct http_json_array array = {.at = at, .end = end, .most = ELEMENT_MAX};
+  for (json_t *element; (element = http_json_next(&array));) {
     mc_status status = take_element(page, element, max, err);
     json_decref(element);
     if (status) return status;
-    at = skip_space(at + stopped.position, end);
-    if (at < end && *at == ']') return MC_OK;
-    if (at == end || *at++ != ',') return unreadable(err);
   }
+  return array.broken ? unreadable(err) : MC_OK;
 }
 
 /* ---- HTML ---- */
