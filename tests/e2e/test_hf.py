@@ -31,20 +31,6 @@ def paths_below(folder):
     return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(params=["server", "local"])
-def make_getter(request, make_client, make_server):
-    """A function that makes a command with this environment: with a server that has it, or with none. Both ask every time
-    whether something is new."""
-
-    def make(env, *args):
-        usual = {"MODELCACHE_REVALIDATE_AFTER": "1ms", "MODELCACHE_FALLBACK": "no"}
-        if request.param == "local":
-            return make_client(**env, **usual)
-        return make_client(make_server("--revalidate-after", "1ms", *args, env=env), **usual)
-
-    return make
-
-
 @pytest.fixture
 def getter(make_getter, hf):
     return make_getter(hf.env)
