@@ -54,6 +54,7 @@ typedef struct mc_progress {
   /* Once the size is known: the download's own name, under which its bytes can be read while they land (a transport's
    * MC_CONTENT_FLIGHT). All zero before. */
   uint8_t flight[32];
+  const char *endpoint; /* where: the data endpoint of the member that downloads it; "": this cache does */
   mc_validators validators;
 } mc_progress;
 
@@ -115,6 +116,9 @@ MC_API const mc_validators *mc_file_validators(const mc_file *file);
 /* The path under which other programs can read it while this handle is held, or NULL if it has none: of a file that is
  * kept in memory alone, or whose copy on disk would have to be verified first. */
 MC_API const char *mc_file_path(const mc_file *file);
+/* Where its bytes can be read over a transport, the best first: up to `most` data endpoints, of this cache (see
+ * mc_advertise) and of other members that have it in memory. They live as long as the file. Returns how many. */
+MC_API size_t mc_file_endpoints(const mc_file *file, const char **endpoints, size_t most);
 /* Whether this call was served without going upstream for the content. */
 MC_API bool mc_file_was_cached(const mc_file *file);
 /* Map the whole file read-only. The mapping belongs to the file and ends with its last release. Safe to call again:
@@ -220,6 +224,9 @@ MC_API mc_status mc_serve(mc_server **out, mc_cache *cache, const mc_serve_optio
 /* "tcp://HOST:PORT". Lives as long as the server. */
 MC_API const char *mc_server_endpoint(const mc_server *server);
 MC_API uint32_t mc_server_connections(const mc_server *server);
+/* Tell the other members where this cache can be reached: its data plane ("tcp://HOST:PORT") and, for people, its
+ * control plane; NULL: not at all (any more). Copied; to be told before the first call of a client. */
+MC_API mc_status mc_advertise(mc_cache *cache, const char *data, const char *control, mc_error *err);
 /* Stop accepting, let the transfers under way end for up to drain_ms, then cut them. Before mc_close. NULL is fine. */
 MC_API void mc_server_close(mc_server *server, int64_t drain_ms);
 

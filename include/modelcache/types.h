@@ -75,6 +75,10 @@ typedef struct mc_entry {
   int64_t checked_at; /* when the upstream last confirmed it */
   bool pinned;        /* never evicted */
   bool missing;       /* the upstream said at checked_at that it does not exist */
+  /* Grows with what is published of this URL, in whatever process: of two entries the larger one is the newer. It is
+   * about microseconds since 1970. */
+  uint64_t revision;
+  const char *holders; /* data endpoints of the members that have it in memory, spaces between; never NULL */
 } mc_entry;
 
 /* A name found in a listing of an upstream. */

@@ -41,7 +41,7 @@ static mc_status stat_upstream(mc_entry **out, mc_cache *cache, const char *url,
     if (i + 1 < count && route_goes_on(upstreams[i], status)) status = MC_OK;
   }
   if (status) return status;
-  mc_entry *entry = entry_new(url);
+  mc_entry *entry = entry_new(url, NULL);
   if (!entry) return mc_error_set(err, MC_NO_MEMORY, API, "no memory for an entry");
   entry->size = info.size;
   entry->validators = info.validators;
@@ -78,55 +78,25 @@ mc_status mc_stat(mc_entry **out, mc_cache *cache, const char *url, uint32_t fla
   return status;
 }
 
-struct collection {
-  mc_entry **entries;
-  size_t count, capacity;
-  bool failed;
+struct visit {
+  bool (*visit)(void *user, const mc_entry *entry);
+  void *user;
 };
 
-static bool collect(void *user, const mc_entry *entry) {
-  struct collection *all = user;
-  if (all->count == all->capacity) {
-    size_t capacity = all->capacity ? 2 * all->capacity : 64;
-    mc_entry **entries = realloc(all->entries, capacity * sizeof(mc_entry *));
-    if (!entries) {
-      all->failed = true;
-      return false;
-    }
-    all->entries = entries;
-    all->capacity = capacity;
-  }
-  mc_entry *copy = entry_copy(entry);
-  if (!copy) {
-    all->failed = true;
-    return false;
-  }
-  all->entries[all->count++] = copy;
-  return true;
-}
-
-static int by_url(const void *a, const void *b) {
-  return strcmp((*(mc_entry *const *)a)->url, (*(mc_entry *const *)b)->url);
+static bool visit_present(void *user, const mc_entry *entry) {
+  struct visit *to = user;
+  return entry->missing || to->visit(to->user, entry);
 }
 
 mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user, const mc_entry *entry), void *user,
                   int64_t timeout_ms, mc_error *err) {
   mc_upstream *service = service_of(cache);
+  struct visit present = {visit, user};
   if (service) {
     mc_call call = {deadline_in_ms(timeout_ms), NULL};
     return service->ops->cache->entries(service, prefix, visit, user, &call, err);
   }
-  struct collection all = {0};
-  mc_status status = cache->coordination->ops->list(cache->coordination, prefix, collect, &all, err);
-  if (!status && all.failed) status = mc_error_set(err, MC_NO_MEMORY, API, "no memory for a list");
-  if (all.count) qsort(all.entries, all.count, sizeof(mc_entry *), by_url);
-  bool go_on = !status;
-  for (size_t i = 0; i < all.count; i++) {
-    if (go_on && !all.entries[i]->missing) go_on = visit(user, all.entries[i]);
-    free(all.entries[i]);
-  }
-  free(all.entries);
-  return status;
+  return cache->coordination->ops->list(cache->coordination, prefix, NULL, visit_present, &present, err);
 }
 
 mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),

@@ -52,7 +52,10 @@ static mc_status check_upstream(const mc_upstream_ops *ops, mc_error *err) {
 static mc_status check_coordination(const mc_coordination_ops *ops, mc_error *err) {
   bool base = ops->abi == MC_COORDINATION_ABI && ops->name && ops->open && ops->close && ops->lookup && ops->claim &&
               ops->renew && ops->publish && ops->abandon && ops->wait && ops->forget && ops->list;
-  return base ? MC_OK : bad_backend(err, "coordination", ops->name);
+  bool all = ops->present && ops->members && ops->hold && ops->filled;
+  bool none = !ops->present && !ops->members && !ops->hold && !ops->filled;
+  bool fits = ops->flags & MC_COORDINATION_SHARED ? all : none;
+  return base && fits ? MC_OK : bad_backend(err, "coordination", ops->name);
 }
 
 static mc_status check_transport(const mc_transport_ops *ops, mc_error *err) {

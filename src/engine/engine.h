@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/record.h"
 #include <modelcache/backend/coordination.h>
 #include <modelcache/backend/storage.h>
 #include <modelcache/backend/transport.h>
@@ -67,6 +68,8 @@ struct mc_cache {
   mc_transport *transports[MAX_TRANSPORTS];
   size_t transport_count;
   bool client; /* the first upstream is a cache */
+
+  char endpoint[MC_ENDPOINT_SIZE], control[MC_ENDPOINT_SIZE]; /* of mc_advertise; under lock; "": none */
 
   struct work *flight_pool, *job_pool;
   struct promoter *promoter; /* NULL: there is one tier, or none */
@@ -108,8 +111,6 @@ void engine_kick_clock(struct mc_cache *cache);
 
 /* ---- entry.c: what is known of a URL ---- */
 
-mc_entry *entry_new(const char *url); /* malloced in one piece with its url; all else unknown. free() it */
-mc_entry *entry_copy(const mc_entry *entry);
 /* Look in the coordination, then in the home tier's records, which then go into the coordination. */
 mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
 /* Write the record into the home tier, if it is persistent; with its next commit, if there is a stage that can. */

@@ -1,93 +1,13 @@
-/* Entries: what is known of a URL, in memory and as the record that outlives everything else.
+/* Entries: what is known of a URL, in the coordination and as the record that outlives everything else.
  *
- * A record is a JSON object: url, size, digest, etag, version, last_modified, fetched_at, checked_at, pinned. It is
- * written before the object becomes visible, so that a crash between the two leaves a stage that can be resumed and
- * never an object that nothing leads to. */
+ * A record is written before the object becomes visible, so that a crash between the two leaves a stage that can be
+ * resumed and never an object that nothing leads to. */
 #include <stdlib.h>
 #include <string.h>
-
-#include <jansson.h>
 
 #include "engine/engine.h"
 
 #define RECORD_MAX ((size_t)64 << 10)
-
-mc_entry *entry_new(const char *url) {
-  size_t length = strlen(url) + 1;
-  mc_entry *entry = calloc(1, sizeof(*entry) + length);
-  if (!entry) return NULL;
-  entry->struct_size = sizeof(*entry);
-  entry->url = memcpy((char *)(entry + 1), url, length);
-  entry->size = MC_SIZE_UNKNOWN;
-  return entry;
-}
-
-mc_entry *entry_copy(const mc_entry *entry) {
-  mc_entry *copy = entry_new(entry->url);
-  if (!copy) return NULL;
-  const char *url = copy->url;
-  *copy = *entry;
-  copy->url = url;
-  return copy;
-}
-
-static bool copy_text(char *to, size_t size, const char *from) {
-  if (!from) from = "";
-  if (strlen(from) >= size) return false;
-  strcpy(to, from);
-  return true;
-}
-
-/* Validators may hold any bytes, a record only UTF-8: one without is asked for again in full. */
-static const char *record_text(const char *text) {
-  json_t *json = json_string(text);
-  json_decref(json);
-  return json ? text : "";
-}
-
-static char *record_encode(const mc_entry *entry) {
-  char hex[MC_DIGEST_HEX_SIZE] = "";
-  if (entry->has_digest) mc_digest_hex(hex, &entry->digest);
-  json_t *json =
-      json_pack("{ss sI ss ss ss sI sI sI sb}", "url", entry->url, "size", (json_int_t)entry->size, "digest", hex,
-                "etag", record_text(entry->validators.etag), "version", record_text(entry->validators.version),
-                "last_modified", (json_int_t)entry->validators.last_modified, "fetched_at",
-                (json_int_t)entry->fetched_at, "checked_at", (json_int_t)entry->checked_at, "pinned", entry->pinned);
-  char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-  json_decref(json);
-  return text;
-}
-
-/* NULL: not a record that can be used. */
-static mc_entry *record_decode(const char *key, const void *data, size_t size) {
-  const char *url, *digest, *etag, *version;
-  json_int_t bytes, modified, fetched, checked;
-  int pinned;
-  json_t *json = json_loadb(data, size, JSON_REJECT_DUPLICATES, NULL);
-  mc_entry *entry = NULL;
-  if (json && json_unpack(json, "{ss sI ss ss ss sI sI sI sb}", "url", &url, "size", &bytes, "digest", &digest, "etag",
-                          &etag, "version", &version, "last_modified", &modified, "fetched_at", &fetched, "checked_at",
-                          &checked, "pinned", &pinned) == 0) {
-    char expected[KEY_SIZE];
-    key_of_url(expected, url);
-    if (strcmp(expected, key) == 0) entry = entry_new(url);
-    if (entry) {
-      entry->size = (uint64_t)bytes;
-      entry->validators.last_modified = modified;
-      entry->fetched_at = fetched;
-      entry->checked_at = checked;
-      entry->pinned = pinned;
-      entry->has_digest = mc_digest_parse(&entry->digest, digest, NULL) == MC_OK;
-      if (!entry->has_digest || !copy_text(entry->validators.etag, sizeof(entry->validators.etag), etag) ||
-          !copy_text(entry->validators.version, sizeof(entry->validators.version), version)) {
-        free(entry);
-        entry = NULL;
-      }
-    }
-  }
-  json_decref(json);
-  return entry;
-}
 
 static mc_storage *record_storage(struct mc_cache *cache) {
   mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;

@@ -24,6 +24,7 @@ struct mc_file {
   void *map;
   char *path;
   struct object *at_path; /* the home tier's copy, open as long as its path is promised */
+  char *endpoints;        /* one behind the other, each ended by a zero, the last by two; NULL: none */
 };
 
 static mc_file *file_new(const mc_entry *entry) {
@@ -38,6 +39,28 @@ static mc_file *file_new(const mc_entry *entry) {
   return file;
 }
 
+/* This cache's data endpoint, and those that the entry names. */
+static char *list_endpoints(struct mc_cache *cache, const mc_entry *entry) {
+  pthread_mutex_lock(&cache->lock);
+  char *list = format_str("%s %s ", cache->endpoint, entry->holders ? entry->holders : "");
+  pthread_mutex_unlock(&cache->lock);
+  char *to = list;
+  for (char *at = list; at && *at;) {
+    size_t length = strcspn(at, " ");
+    memmove(to, at, length);
+    if (length) to += length + 1, to[-1] = 0;
+    at += length + 1;
+  }
+  if (to) *to = 0;
+  return list;
+}
+
+size_t mc_file_endpoints(const mc_file *file, const char **endpoints, size_t most) {
+  size_t count = 0;
+  for (const char *at = file->endpoints; at && *at && count < most; at += strlen(at) + 1) endpoints[count++] = at;
+  return count;
+}
+
 mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_entry *entry, bool cached) {
   char path[4096];
   mc_file *file = file_new(entry);
@@ -48,6 +71,7 @@ mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_
   file->object = object;
   file->size = object->size;
   file->cached = cached;
+  file->endpoints = list_endpoints(cache, entry);
   if (object_path(object, path, sizeof(path))) file->path = strdup(path);
   if (object->tier != cache->home) {
     file->home = tier_acquire(cache->home);
@@ -117,6 +141,7 @@ void mc_file_release(mc_file *file) {
   pthread_mutex_destroy(&file->lock);
   free(file->table);
   free(file->path);
+  free(file->endpoints);
   free(file);
 }
 

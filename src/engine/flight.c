@@ -24,7 +24,7 @@ void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason)
 
 void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE]) {
   int64_t now = clock_ns();
-  *progress = (mc_progress){.total = MC_SIZE_UNKNOWN, .eta_ms = -1};
+  *progress = (mc_progress){.total = MC_SIZE_UNKNOWN, .eta_ms = -1, .endpoint = ""};
   pthread_mutex_lock(&flight->lock);
   progress->phase = flight->phase;
   progress->reason = reason;
@@ -322,7 +322,7 @@ void flight_renew(struct flight *flight, int64_t now) {
   bool due = token && now - flight->renewed_at > cache->options.lease_ms * NS_PER_MS / 3;
   if (due) flight->renewed_at = now;
   pthread_mutex_unlock(&flight->lock);
-  if (due) cache->coordination->ops->renew(cache->coordination, flight->key, token, NULL);
+  if (due) cache->coordination->ops->renew(cache->coordination, flight->key, token, NULL, NULL);
 }
 
 /* ---- its end ---- */

@@ -58,7 +58,7 @@ static bool settle_pin(struct flight *flight, bool pinned) {
 static mc_status write_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_coordination *coordination = run->cache->coordination;
   const char *key = run->flight->key;
-  if (run->claim.granted && coordination->ops->renew(coordination, key, run->claim.token, NULL) == MC_BUSY)
+  if (run->claim.granted && coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL) == MC_BUSY)
     return MC_OK;
   return entry_record(run->cache, key, entry, stage, err);
 }
@@ -148,7 +148,7 @@ static const struct hint *hint_of(const struct run *run) {
 static void remember_missing(struct run *run) {
   mc_file_release(run->file);
   run->file = NULL;
-  mc_entry *entry = entry_new(run->flight->url);
+  mc_entry *entry = entry_new(run->flight->url, NULL);
   if (!entry) return;
   entry->missing = true;
   entry->checked_at = clock_wall_ms();
@@ -163,7 +163,7 @@ static void remember_missing(struct run *run) {
  * had although there is a newer one. */
 static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest,
                           bool by_listing) {
-  mc_entry *entry = entry_new(run->flight->url);
+  mc_entry *entry = entry_new(run->flight->url, NULL);
   if (!entry) return NULL;
   entry->size = size;
   entry->validators = *validators;
@@ -421,7 +421,7 @@ static mc_status fly(struct run *run, mc_error *err) {
     flight_set_phase(flight, MC_PHASE_WAITING, "another process downloads it");
     mc_file_release(run->file); /* it may be evicted meanwhile */
     run->file = NULL;
-    status = ops->wait(cache->coordination, flight->key, run->claim.token, &flight->call, err);
+    status = ops->wait(cache->coordination, flight->key, run->claim.token, NULL, NULL, &flight->call, err);
     if (status) return status;
   }
 }

@@ -165,6 +165,20 @@ mc_status mc_serve(mc_server **out, mc_cache *cache, const mc_serve_options *opt
   return MC_OK;
 }
 
+mc_status mc_advertise(mc_cache *cache, const char *data, const char *control, mc_error *err) {
+  const char *told[] = {data ? data : "", control ? control : ""};
+  for (size_t i = 0; i < 2; i++) {
+    if (strlen(told[i]) >= MC_ENDPOINT_SIZE || strpbrk(told[i], " \t\r\n")) {
+      return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "'%.100s' is no endpoint such as tcp://HOST:PORT", told[i]);
+    }
+  }
+  pthread_mutex_lock(&cache->lock);
+  strcpy(cache->endpoint, told[0]);
+  strcpy(cache->control, told[1]);
+  pthread_mutex_unlock(&cache->lock);
+  return MC_OK;
+}
+
 const char *mc_server_endpoint(const mc_server *server) {
   return server->transport->ops->listener_endpoint(server->listener);
 }

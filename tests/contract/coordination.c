@@ -147,7 +147,7 @@ static mc_call patient(void) {
 
 static mc_status wait_for(mc_coordination *member, const char *key, uint64_t token) {
   mc_call call = patient();
-  return member->ops->wait(member, key, token, &call, NULL);
+  return member->ops->wait(member, key, token, NULL, NULL, &call, NULL);
 }
 
 /* ---- a thread that waits ---- */
@@ -164,7 +164,8 @@ struct waiter {
 
 static void *waiter_main(void *arg) {
   struct waiter *waiter = arg;
-  waiter->status = waiter->member->ops->wait(waiter->member, waiter->key, waiter->token, &waiter->call, NULL);
+  waiter->status =
+      waiter->member->ops->wait(waiter->member, waiter->key, waiter->token, NULL, NULL, &waiter->call, NULL);
   waiter->returned = true;
   return NULL;
 }
@@ -181,7 +182,7 @@ static mc_status waiter_end(struct waiter *waiter) {
 /* Let time pass: a wait that ends by its deadline. */
 static void pass(mc_coordination *member, const char *key, uint64_t token, int64_t ms) {
   mc_call call = {.deadline = deadline_in_ms(ms)};
-  assert_int_equal(member->ops->wait(member, key, token, &call, NULL), MC_DEADLINE_EXCEEDED);
+  assert_int_equal(member->ops->wait(member, key, token, NULL, NULL, &call, NULL), MC_DEADLINE_EXCEEDED);
 }
 
 /* ---- the vtable ---- */
@@ -231,8 +232,8 @@ static void keys_that_are_none_are_refused(void **state) {
     assert_true(err.status == MC_INVALID_ARGUMENT && err.message[0] && err.origin[0]);
     assert_int_equal(world->ops->publish(world->a, bad[i], 0, &entry, NULL), MC_INVALID_ARGUMENT);
     assert_int_equal(world->ops->lookup(world->a, bad[i], &found, NULL), MC_INVALID_ARGUMENT);
-    assert_int_equal(world->ops->renew(world->a, bad[i], 1, NULL), MC_INVALID_ARGUMENT);
-    assert_int_equal(world->ops->wait(world->a, bad[i], 1, &call, NULL), MC_INVALID_ARGUMENT);
+    assert_int_equal(world->ops->renew(world->a, bad[i], 1, NULL, NULL), MC_INVALID_ARGUMENT);
+    assert_int_equal(world->ops->wait(world->a, bad[i], 1, NULL, NULL, &call, NULL), MC_INVALID_ARGUMENT);
     assert_int_equal(world->ops->forget(world->a, bad[i], NULL), MC_INVALID_ARGUMENT);
     world->ops->abandon(world->a, bad[i], 1);
     assert_null(found);
@@ -289,15 +290,15 @@ static void list_finds_by_prefix(void **state) {
   claim(world->a, key_of(key, world, "claimed")); /* is no entry */
   struct listing all = {.world = world}, some = {.world = world, .stop_after = 3}, one = {.world = world},
                  none = {.world = world};
-  assert_int_equal(world->ops->list(world->b, url_of(url, world, ""), see, &all, NULL), MC_OK);
+  assert_int_equal(world->ops->list(world->b, url_of(url, world, ""), NULL, see, &all, NULL), MC_OK);
   assert_int_equal(all.count, 10);
   for (int i = 0; i < 10; i++) assert_int_equal(all.times[i], 1);
-  assert_int_equal(world->ops->list(world->b, url_of(url, world, ""), see, &some, NULL), MC_OK);
+  assert_int_equal(world->ops->list(world->b, url_of(url, world, ""), NULL, see, &some, NULL), MC_OK);
   assert_int_equal(some.count, 3);
-  assert_int_equal(world->ops->list(world->b, url_of(url, world, "4"), see, &one, NULL), MC_OK);
+  assert_int_equal(world->ops->list(world->b, url_of(url, world, "4"), NULL, see, &one, NULL), MC_OK);
   assert_true(one.count == 1 && one.times[4] == 1);
-  assert_int_equal(world->ops->list(world->b, url_of(url, world, "44"), see, &none, NULL), MC_OK);
-  assert_int_equal(world->ops->list(world->b, "*", see, &none, NULL), MC_OK); /* no pattern */
+  assert_int_equal(world->ops->list(world->b, url_of(url, world, "44"), NULL, see, &none, NULL), MC_OK);
+  assert_int_equal(world->ops->list(world->b, "*", NULL, see, &none, NULL), MC_OK); /* no pattern */
   assert_int_equal(none.count, 0);
   assert_false(all.wrong || some.wrong || one.wrong);
 }
@@ -334,7 +335,8 @@ static void list_is_whole_while_others_publish(void **state) {
   bool good = true;
   for (int round = 0; round < 200 && good; round++) {
     struct listing listing = {.world = world};
-    good = world->ops->list(world->b, url, see, &listing, NULL) == MC_OK && !listing.wrong && listing.times[9] <= 1;
+    good =
+        world->ops->list(world->b, url, NULL, see, &listing, NULL) == MC_OK && !listing.wrong && listing.times[9] <= 1;
     for (int i = 0; i < 9; i++) good = good && listing.times[i] == 1;
   }
   publisher.stop = true;
@@ -355,7 +357,7 @@ static void entries_have_a_maximum(void **state) {
     assert_int_equal(known_size(world->a, world, "0"), 1); /* is used, and so stays */
   }
   struct listing all = {.world = world};
-  assert_int_equal(world->ops->list(world->a, url_of(url, world, ""), see, &all, NULL), MC_OK);
+  assert_int_equal(world->ops->list(world->a, url_of(url, world, ""), NULL, see, &all, NULL), MC_OK);
   assert_int_equal(all.count, 3); /* and the one that is claimed */
   assert_true(all.times[0] && all.times[8] && all.times[9]);
   mc_claim again = claim(world->a, claimed);
@@ -373,7 +375,7 @@ static void an_overdue_claim_outlasts_a_full_table(void **state) {
   for (unsigned i = 0; i < 10; i++) {
     assert_int_equal(publish(world->a, world, (char[]){(char)('0' + i), 0}, 0, i + 1), MC_OK);
   }
-  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL), MC_OK);
+  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL, NULL), MC_OK);
   world->ops->abandon(world->a, key, held.token);
 }
 
@@ -394,7 +396,7 @@ static void a_claim_is_one_members(void **state) {
   }
   mc_claim elsewhere = claim(world->b, key_of(other, world, "y")); /* keys have nothing to do with each other */
   assert_true(elsewhere.granted);
-  assert_int_equal(world->ops->renew(world->a, key, first.token, NULL), MC_OK);
+  assert_int_equal(world->ops->renew(world->a, key, first.token, NULL, NULL), MC_OK);
   assert_int_equal(publish(world->a, world, "x", first.token, 3), MC_OK);
   assert_int_equal(known_size(world->b, world, "x"), 3);
   mc_claim next = claim(world->b, key); /* publishing gave it back */
@@ -418,13 +420,13 @@ static void what_is_claimed_is_left_alone(void **state) {
   assert_true(err.status == MC_BUSY && err.message[0]);
   world->ops->abandon(world->b, key, held.token + 1);
   world->ops->abandon(world->b, key, 0);
-  assert_int_equal(world->ops->renew(world->b, key, held.token + 1, NULL), MC_BUSY);
-  assert_int_equal(world->ops->renew(world->b, key, 0, NULL), MC_BUSY);
+  assert_int_equal(world->ops->renew(world->b, key, held.token + 1, NULL, NULL), MC_BUSY);
+  assert_int_equal(world->ops->renew(world->b, key, 0, NULL, NULL), MC_BUSY);
   assert_false(claim(world->b, key).granted);
   assert_int_equal(known_size(world->b, world, "x"), 3);
   assert_int_equal(publish(world->a, world, "x", held.token, 5), MC_OK);
   assert_int_equal(publish(world->a, world, "x", held.token, 6), MC_BUSY); /* it was given back */
-  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL), MC_BUSY);
+  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL, NULL), MC_BUSY);
   assert_int_equal(known_size(world->b, world, "x"), 5);
   assert_int_equal(publish(world->b, world, "x", 0, 7), MC_OK);
   assert_int_equal(world->ops->forget(world->b, key, NULL), MC_OK);
@@ -438,11 +440,11 @@ static void a_stale_token_does_nothing(void **state) {
   assert_int_equal(wait_for(world->b, key, stale.token), MC_OK); /* until the lease has run out */
   mc_claim now = claim(world->b, key);
   assert_true(now.granted && now.token > stale.token);
-  assert_int_equal(world->ops->renew(world->a, key, stale.token, NULL), MC_BUSY);
+  assert_int_equal(world->ops->renew(world->a, key, stale.token, NULL, NULL), MC_BUSY);
   assert_int_equal(publish(world->a, world, "x", stale.token, 3), MC_BUSY);
   assert_int_equal(known_size(world->a, world, "x"), 0);
   world->ops->abandon(world->a, key, stale.token);
-  assert_int_equal(world->ops->renew(world->b, key, now.token, NULL), MC_OK);
+  assert_int_equal(world->ops->renew(world->b, key, now.token, NULL, NULL), MC_OK);
   assert_int_equal(publish(world->b, world, "x", now.token, 4), MC_OK);
   assert_int_equal(known_size(world->a, world, "x"), 4);
 }
@@ -453,7 +455,7 @@ static void an_overdue_claim_nobody_took_is_still_ones_own(void **state) {
   char key[KEY_SIZE];
   mc_claim held = claim(world->a, key_of(key, world, "x"));
   assert_int_equal(wait_for(world->b, key, held.token), MC_OK);
-  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL), MC_OK);
+  assert_int_equal(world->ops->renew(world->a, key, held.token, NULL, NULL), MC_OK);
   assert_false(claim(world->b, key).granted);
   assert_int_equal(wait_for(world->b, key, held.token), MC_OK);
   assert_int_equal(publish(world->a, world, "x", held.token, 3), MC_OK);
@@ -501,7 +503,7 @@ static void the_end_of_a_lease_wakes(void **state) {
   int64_t begin = clock_ns();
   mc_claim held = claim(world->a, key_of(key, world, "x"));
   mc_call for_ever = {.deadline = INT64_MAX};
-  assert_int_equal(world->ops->wait(world->b, key, held.token, &for_ever, NULL), MC_OK);
+  assert_int_equal(world->ops->wait(world->b, key, held.token, NULL, NULL, &for_ever, NULL), MC_OK);
   assert_true(clock_ns() - begin >= SHORT_MS * NS_PER_MS);
   assert_true(claim(world->b, key).granted);
 }
@@ -515,7 +517,7 @@ static void a_renewed_claim_is_waited_for_longer(void **state) {
   waiter_start(&waiter);
   for (int i = 0; i < 10; i++) { /* more than a lease in all */
     pass(world->a, key, held.token, 200);
-    assert_int_equal(world->ops->renew(world->a, key, held.token, NULL), MC_OK);
+    assert_int_equal(world->ops->renew(world->a, key, held.token, NULL, NULL), MC_OK);
     assert_false(waiter.returned);
   }
   assert_int_equal(publish(world->a, world, "x", held.token, 3), MC_OK);
@@ -554,9 +556,9 @@ static void a_wait_ends_with_its_call(void **state) {
   assert_int_equal(mc_cancel_new(&cancel, NULL), MC_OK);
   int64_t begin = clock_ns();
   mc_call soon = {.deadline = deadline_in_ms(30), .cancel = cancel}, past = {.deadline = begin};
-  assert_int_equal(world->ops->wait(world->b, key, held.token, &past, &err), MC_DEADLINE_EXCEEDED);
+  assert_int_equal(world->ops->wait(world->b, key, held.token, NULL, NULL, &past, &err), MC_DEADLINE_EXCEEDED);
   assert_int_equal(err.status, MC_DEADLINE_EXCEEDED);
-  assert_int_equal(world->ops->wait(world->b, key, held.token, &soon, &err), MC_DEADLINE_EXCEEDED);
+  assert_int_equal(world->ops->wait(world->b, key, held.token, NULL, NULL, &soon, &err), MC_DEADLINE_EXCEEDED);
   assert_true(clock_ns() - begin >= 30 * NS_PER_MS);
   struct waiter waiters[THREADS];
   for (int i = 0; i < THREADS; i++) {
@@ -567,7 +569,7 @@ static void a_wait_ends_with_its_call(void **state) {
   mc_cancel_trigger(cancel);
   for (int i = 0; i < THREADS; i++) assert_int_equal(waiter_end(&waiters[i]), MC_CANCELLED);
   mc_call cancelled = {.deadline = INT64_MAX, .cancel = cancel};
-  assert_int_equal(world->ops->wait(world->b, key, held.token, &cancelled, &err), MC_CANCELLED);
+  assert_int_equal(world->ops->wait(world->b, key, held.token, NULL, NULL, &cancelled, &err), MC_CANCELLED);
   assert_int_equal(err.status, MC_CANCELLED);
   assert_false(claim(world->b, key).granted); /* none of which has touched the claim */
   mc_cancel_free(cancel);
@@ -658,7 +660,7 @@ static void *hammer(void *arg) {
     if (mine.granted) {
       if (++team->guarded[which] != 1) team->wrong++;
       team->grants[which]++;
-      if (world->ops->renew(member, key, mine.token, NULL)) team->wrong++;
+      if (world->ops->renew(member, key, mine.token, NULL, NULL)) team->wrong++;
       team->guarded[which]--;
       if (i % 3) {
         if (publish(member, world, name, mine.token, 1 + (uint64_t)(i % 200))) team->wrong++;
@@ -670,7 +672,7 @@ static void *hammer(void *arg) {
     }
     is_known(member, key);
     if (i % 7 == 0) world->ops->forget(member, key, NULL);
-    if (i % 5 == 0 && world->ops->list(member, url_of(url, world, ""), see_any, NULL, NULL)) team->wrong++;
+    if (i % 5 == 0 && world->ops->list(member, url_of(url, world, ""), NULL, see_any, NULL, NULL)) team->wrong++;
   }
   return NULL;
 }

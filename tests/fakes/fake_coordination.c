@@ -113,9 +113,10 @@ static mc_status wrap_claim(mc_coordination *self, const char *key, mc_claim *cl
   return status ? status : inner_of(self)->ops->claim(inner_of(self), key, claim, err);
 }
 
-static mc_status wrap_renew(mc_coordination *self, const char *key, uint64_t token, mc_error *err) {
+static mc_status wrap_renew(mc_coordination *self, const char *key, uint64_t token, const mc_claim_news *news,
+                            mc_error *err) {
   mc_status status = call(FAKE_RENEW, err);
-  return status ? status : inner_of(self)->ops->renew(inner_of(self), key, token, err);
+  return status ? status : inner_of(self)->ops->renew(inner_of(self), key, token, news, err);
 }
 
 static mc_status wrap_publish(mc_coordination *self, const char *key, uint64_t token, const mc_entry *entry,
@@ -136,19 +137,20 @@ static void wrap_abandon(mc_coordination *self, const char *key, uint64_t token)
   inner_of(self)->ops->abandon(inner_of(self), key, token);
 }
 
-static mc_status wrap_wait(mc_coordination *self, const char *key, uint64_t token, const mc_call *mc_call_of,
+static mc_status wrap_wait(mc_coordination *self, const char *key, uint64_t token,
+                           void (*news)(void *user, const mc_claim_news *news), void *user, const mc_call *mc_call_of,
                            mc_error *err) {
   mc_status status = call(FAKE_WAIT, err);
-  return status ? status : inner_of(self)->ops->wait(inner_of(self), key, token, mc_call_of, err);
+  return status ? status : inner_of(self)->ops->wait(inner_of(self), key, token, news, user, mc_call_of, err);
 }
 
 static mc_status wrap_forget(mc_coordination *self, const char *key, mc_error *err) {
   return inner_of(self)->ops->forget(inner_of(self), key, err);
 }
 
-static mc_status wrap_list(mc_coordination *self, const char *prefix, bool (*visit)(void *user, const mc_entry *entry),
-                           void *user, mc_error *err) {
-  return inner_of(self)->ops->list(inner_of(self), prefix, visit, user, err);
+static mc_status wrap_list(mc_coordination *self, const char *prefix, const char *after,
+                           bool (*visit)(void *user, const mc_entry *entry), void *user, mc_error *err) {
+  return inner_of(self)->ops->list(inner_of(self), prefix, after, visit, user, err);
 }
 
 static mc_status wrap_open(mc_coordination **out, const mc_coordination_config *config, mc_error *err);

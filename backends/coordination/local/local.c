@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/record.h"
 #include <modelcache/backend/coordination.h>
 
 #define ORIGIN "local"
@@ -29,7 +30,7 @@
 /* An entry and how many use it: its slot, and lists under way. */
 struct known {
   uint32_t users; /* under the lock */
-  mc_entry entry; /* its url lies behind it */
+  mc_entry *entry;
 };
 
 /* One who waits for a claim to end; on its thread's stack. */
@@ -43,6 +44,8 @@ struct slot {
   struct known *known; /* or NULL */
   uint64_t token;      /* of the claim; 0: free */
   int64_t expires;     /* the lease's end */
+  mc_claim_news *news; /* what the claim's owner told last, or NULL */
+  unsigned told;       /* counts what owners told */
   struct waiter *waiters;
   struct slot *prev, *next; /* least recently used first */
   UT_hash_handle hh;
@@ -91,14 +94,21 @@ static bool holds(const struct slot *slot, uint64_t token) {
   return slot && token && slot->token == token;
 }
 
+static uint64_t revision_of(const struct slot *slot) {
+  return slot && slot->known ? slot->known->entry->revision : 0;
+}
+
 static void unuse(struct known *known) {
-  if (known && --known->users == 0) free(known);
+  if (!known || --known->users) return;
+  free(known->entry);
+  free(known);
 }
 
 static void drop(struct local *self, struct slot *slot) {
   HASH_DEL(self->slots, slot);
   DL_DELETE(self->order, slot);
   unuse(slot->known);
+  free(slot->news);
   free(slot);
 }
 
@@ -107,13 +117,19 @@ static void drop_if_idle(struct local *self, struct slot *slot) {
 }
 
 /* Those who wait take themselves off the list. */
-static void end_claim(struct slot *slot) {
+static void wake(struct slot *slot) {
   struct waiter *waiter;
   uint64_t one = 1;
-  slot->token = 0;
   DL_FOREACH(slot->waiters, waiter) {
     while (write(waiter->event, &one, sizeof(one)) < 0 && errno == EINTR) continue;
   }
+}
+
+static void end_claim(struct slot *slot) {
+  slot->token = 0;
+  free(slot->news);
+  slot->news = NULL;
+  wake(slot);
 }
 
 static void make_room(struct local *self) {
@@ -151,12 +167,6 @@ static mc_status check_key(const char *key, mc_error *err) {
 
 /* ---- entries ---- */
 
-static void set_entry(mc_entry *to, const mc_entry *from, char *url, size_t length) {
-  *to = *from;
-  to->struct_size = sizeof(*to);
-  to->url = memcpy(url, from->url, length);
-}
-
 static mc_status local_lookup(mc_coordination *coordination, const char *key, mc_entry **out, mc_error *err) {
   struct local *self = local_of(coordination);
   mc_entry *copy = NULL;
@@ -166,9 +176,7 @@ static mc_status local_lookup(mc_coordination *coordination, const char *key, mc
   struct slot *slot = find(self, key);
   bool found = slot && slot->known;
   if (found) {
-    size_t length = strlen(slot->known->entry.url) + 1;
-    copy = malloc(sizeof(*copy) + length);
-    if (copy) set_entry(copy, &slot->known->entry, (char *)(copy + 1), length);
+    copy = entry_copy(slot->known->entry);
     used(self, slot);
   }
   pthread_mutex_unlock(&self->lock);
@@ -183,15 +191,20 @@ static mc_status local_publish(mc_coordination *coordination, const char *key, u
   struct local *self = local_of(coordination);
   mc_status status = check_key(key, err);
   if (status) return status;
-  size_t length = strlen(entry->url) + 1;
-  struct known *known = malloc(sizeof(*known) + length);
-  if (!known) return no_memory(err);
-  known->users = 1;
-  set_entry(&known->entry, entry, (char *)(known + 1), length);
+  struct known *known = malloc(sizeof(*known));
+  mc_entry *copy = entry_copy(entry);
+  if (!known || !copy) {
+    free(known);
+    free(copy);
+    return no_memory(err);
+  }
+  *known = (struct known){1, copy};
   pthread_mutex_lock(&self->lock);
   struct slot *slot = find(self, key);
   if (token ? !holds(slot, token) : is_held(slot)) {
     status = token ? lost(err) : mc_error_set(err, MC_BUSY, ORIGIN, "the URL is claimed");
+  } else if (!token && revision_of(slot) > entry->revision) {
+    status = mc_error_set(err, MC_BUSY, ORIGIN, "a newer entry is known of the URL");
   } else if (!(slot = find_or_add(self, key))) {
     status = no_memory(err);
   } else {
@@ -222,20 +235,26 @@ static mc_status local_forget(mc_coordination *coordination, const char *key, mc
   return busy ? mc_error_set(err, MC_BUSY, ORIGIN, "the URL is claimed") : MC_OK;
 }
 
-static mc_status local_list(mc_coordination *coordination, const char *prefix,
+static int by_url(const void *a, const void *b) {
+  return strcmp((*(struct known *const *)a)->entry->url, (*(struct known *const *)b)->entry->url);
+}
+
+static mc_status local_list(mc_coordination *coordination, const char *prefix, const char *after,
                             bool (*visit)(void *user, const mc_entry *entry), void *user, mc_error *err) {
   struct local *self = local_of(coordination);
   size_t length = strlen(prefix), count = 0;
   pthread_mutex_lock(&self->lock);
   struct known **list = calloc(HASH_COUNT(self->slots) + 1, sizeof(*list));
   for (struct slot *slot = self->slots; list && slot; slot = slot->hh.next) {
-    if (!slot->known || strncmp(slot->known->entry.url, prefix, length) != 0) continue;
+    if (!slot->known || strncmp(slot->known->entry->url, prefix, length) != 0) continue;
+    if (after && strcmp(slot->known->entry->url, after) <= 0) continue;
     slot->known->users++;
     list[count++] = slot->known;
   }
   pthread_mutex_unlock(&self->lock);
   if (!list) return no_memory(err);
-  for (size_t i = 0; i < count && visit(user, &list[i]->entry); i++) continue;
+  qsort(list, count, sizeof(*list), by_url);
+  for (size_t i = 0; i < count && visit(user, list[i]->entry); i++) continue;
   pthread_mutex_lock(&self->lock);
   for (size_t i = 0; i < count; i++) unuse(list[i]);
   pthread_mutex_unlock(&self->lock);
@@ -244,6 +263,12 @@ static mc_status local_list(mc_coordination *coordination, const char *prefix,
 }
 
 /* ---- claims ---- */
+
+static uint64_t next_token(const struct local *self, const struct slot *slot) {
+  uint64_t now = (uint64_t)clock_wall_ms() * 1000;
+  uint64_t before = self->last_token > revision_of(slot) ? self->last_token : revision_of(slot);
+  return now > before ? now : before + 1;
+}
 
 static mc_status local_claim(mc_coordination *coordination, const char *key, mc_claim *claim, mc_error *err) {
   struct local *self = local_of(coordination);
@@ -255,7 +280,7 @@ static mc_status local_claim(mc_coordination *coordination, const char *key, mc_
     claim->granted = !is_held(slot);
     if (claim->granted) {
       end_claim(slot); /* one that is overdue */
-      slot->token = ++self->last_token;
+      slot->token = self->last_token = next_token(self, slot);
       slot->expires = deadline_in_ms(self->lease_ms);
     }
     claim->token = slot->token;
@@ -265,7 +290,17 @@ static mc_status local_claim(mc_coordination *coordination, const char *key, mc_
   return slot ? MC_OK : no_memory(err);
 }
 
-static mc_status local_renew(mc_coordination *coordination, const char *key, uint64_t token, mc_error *err) {
+/* Waiters are woken to see it. Without memory they see the next one. */
+static void tell(struct slot *slot, const mc_claim_news *news) {
+  if (!slot->news) slot->news = malloc(sizeof(*news));
+  if (!slot->news) return;
+  *slot->news = *news;
+  slot->told++;
+  wake(slot);
+}
+
+static mc_status local_renew(mc_coordination *coordination, const char *key, uint64_t token, const mc_claim_news *news,
+                             mc_error *err) {
   struct local *self = local_of(coordination);
   mc_status status = check_key(key, err);
   if (status) return status;
@@ -273,6 +308,7 @@ static mc_status local_renew(mc_coordination *coordination, const char *key, uin
   struct slot *slot = find(self, key);
   bool held = holds(slot, token);
   if (held) slot->expires = deadline_in_ms(self->lease_ms);
+  if (held && news) tell(slot, news);
   pthread_mutex_unlock(&self->lock);
   return held ? MC_OK : lost(err);
 }
@@ -288,7 +324,19 @@ static void local_abandon(mc_coordination *coordination, const char *key, uint64
   pthread_mutex_unlock(&self->lock);
 }
 
-static mc_status local_wait(mc_coordination *coordination, const char *key, uint64_t token, const mc_call *call,
+/* Hand over what the owner told since `told`; with the lock held, which is let go of meanwhile. */
+static void hear(struct local *self, const struct slot *slot, unsigned *told,
+                 void (*news)(void *user, const mc_claim_news *news), void *user) {
+  if (!slot->news || *told == slot->told) return;
+  mc_claim_news copy = *slot->news;
+  *told = slot->told;
+  pthread_mutex_unlock(&self->lock);
+  if (news) news(user, &copy);
+  pthread_mutex_lock(&self->lock);
+}
+
+static mc_status local_wait(mc_coordination *coordination, const char *key, uint64_t token,
+                            void (*news)(void *user, const mc_claim_news *news), void *user, const mc_call *call,
                             mc_error *err) {
   struct local *self = local_of(coordination);
   mc_status status = check_key(key, err);
@@ -298,8 +346,14 @@ static mc_status local_wait(mc_coordination *coordination, const char *key, uint
   struct pollfd fds[] = {{.fd = waiter.event, .events = POLLIN}, {.fd = mc_cancel_fd(call->cancel), .events = POLLIN}};
   pthread_mutex_lock(&self->lock);
   struct slot *slot = find(self, key);
+  unsigned told = slot ? slot->told - 1 : 0;
   if (slot) DL_APPEND(slot->waiters, &waiter); /* from now on the slot stays */
   while (holds(slot, token) && is_held(slot)) {
+    uint64_t count;
+    while (read(waiter.event, &count, sizeof(count)) < 0 && errno == EINTR)
+      continue; /* what it says is looked at now */
+    hear(self, slot, &told, news, user);
+    if (!holds(slot, token)) break;
     int64_t until = deadline_earlier(slot->expires, call->deadline);
     pthread_mutex_unlock(&self->lock);
     status = mc_call_check(call, err);

@@ -1,0 +1,17 @@
+/* Entries as values, and as the JSON text by which storages and coordinations keep them. */
+#ifndef BASE_RECORD_H
+#define BASE_RECORD_H
+
+#include <modelcache/types.h>
+
+/* malloced in one piece with its texts; all else unknown. free() it. NULL: no memory. `holders` may be NULL. */
+mc_entry *entry_new(const char *url, const char *holders);
+mc_entry *entry_copy(const mc_entry *entry);
+
+/* An entry's record: a JSON object, {url, size, digest, etag, version, last_modified, fetched_at, checked_at, pinned,
+ * missing, revision}. malloced; NULL: no memory. */
+char *record_encode(const mc_entry *entry);
+/* NULL: not a record of `key` that can be used. It has a digest, or is of a file that is missing. */
+mc_entry *record_decode(const char *key, const void *data, size_t size);
+
+#endif
