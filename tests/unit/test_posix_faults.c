@@ -812,7 +812,7 @@ static void half_an_append_hides_nothing(void **state) {
 
 static void a_commit_that_failed_may_be_tried_again(void **state) {
   (void)state;
-  for (int n = 10;; n++) { /* after the data was flushed */
+  for (int n = 13;; n++) { /* after the data was flushed */
     struct world world;
     begin(&world);
     make_stage(&world);
