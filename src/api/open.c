@@ -80,8 +80,11 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
   if (status) return status;
   bool durable = cache->options.durable == MC_DURABLE_ON ||
                  (cache->options.durable == MC_DURABLE_AUTO && !cache->options.endpoint);
-  mc_storage_config config = {
-      .struct_size = sizeof(config), .location = location, .durable = durable, .logger = cache->logger};
+  mc_storage_config config = {.struct_size = sizeof(config),
+                              .location = location,
+                              .durable = durable,
+                              .logger = cache->logger,
+                              .orphan_ms = cache->options.lease_ms};
   mc_storage *storage = NULL;
   status = ops->open(&storage, &config, err);
   if (status) return status;

@@ -203,7 +203,7 @@ static mc_status verify_slot(struct tier *tier, struct slot *slot, const struct 
     slot->is_verified = stamp != NULL;
     if (stamp) slot->verified = *stamp;
     slot->damaged = false;
-  } else if (status == MC_CORRUPT && !slot->gone) {
+  } else if ((status == MC_CORRUPT || status == MC_NOT_FOUND) && !slot->gone) {
     index_drop(tier, slot); /* it has a reader: us */
   }
   pthread_mutex_unlock(&tier->lock);
@@ -287,11 +287,12 @@ bool object_path(struct object *object, char *path, size_t size) {
 mc_status object_check(struct object *object, uint64_t offset, mc_error *err) {
   if (offset >= object->size) return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "no chunk at that offset");
   mc_status status = verify_chunks(object->fd, object->table, (uint32_t)(offset / MC_CHUNK_SIZE), 1, NULL, err);
-  if (status == MC_CORRUPT) {
-    pthread_mutex_lock(&object->tier->lock);
-    slot_of(object)->damaged = true;
-    pthread_mutex_unlock(&object->tier->lock);
-  }
+  struct slot *slot = slot_of(object);
+  pthread_mutex_lock(&object->tier->lock);
+  if (status == MC_CORRUPT) slot->damaged = true;
+  if (status == MC_NOT_FOUND && !slot->gone)
+    index_drop(object->tier, slot); /* who comes next opens what is there now */
+  pthread_mutex_unlock(&object->tier->lock);
   return status;
 }
 

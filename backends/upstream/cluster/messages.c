@@ -80,6 +80,8 @@ static void take_endpoints(struct ticket *ticket, const Modelcache__V1__Ticket *
       ticket->endpoint_count++;
     }
   }
+  bool told = message->spread && message->spread < ticket->endpoint_count;
+  ticket->spread = told ? message->spread : ticket->endpoint_count;
 }
 
 mc_status ticket_from(struct ticket **out, const Modelcache__V1__Ticket *message, mc_error *err) {

@@ -27,6 +27,7 @@ struct ticket {
   mc_validators validators;
   mc_chunk_table *chunks; /* complete only; NULL if it was left out */
   size_t endpoint_count;
+  size_t spread; /* how many of them, the first ones, are as good as each other */
   char endpoints[TICKET_ENDPOINTS][TICKET_ENDPOINT_SIZE];
 };
 
