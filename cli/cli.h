@@ -34,6 +34,8 @@ enum flag {
   FLAG_ALLOW,
   FLAG_IGNORE,
   FLAG_ORIGIN,
+  FLAG_AFTER,
+  FLAG_LIMIT,
   FLAG_JSON,
   FLAG_QUIET,
   FLAG_VERBOSE,
@@ -48,7 +50,8 @@ struct values {
 
 struct command_line {
   mc_options options; /* of the library */
-  const char *output;
+  const char *output, *after;
+  uint32_t limit;
   struct values allow, ignore;
   int64_t timeout_ms;
   bool refresh, cached, no_store, pin, origin, json, quiet, verbose;

@@ -30,7 +30,7 @@ static const struct command {
     {"stat", command_stat, "URL", "what the origin has there, and what is cached of it", 1, 1,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_CACHED), false},
     {"ls", command_ls, "[PREFIX]", "what the cache holds; with --origin what the origin has", 0, 1,
-     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_ORIGIN), false},
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_ORIGIN) | BIT(FLAG_AFTER) | BIT(FLAG_LIMIT), false},
     {"prefetch", command_prefetch, "URL…", "have the service get files, and don't wait for them", 1, INT_MAX,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_PIN), true},
     {"evict", command_evict, "URL…", "forget files, here and on the service", 1, INT_MAX, COMMON, false},

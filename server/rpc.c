@@ -252,6 +252,7 @@ struct listing {
   EntryMessage *entry_list[BATCH];
   struct listed_message listed[BATCH];
   Modelcache__V1__Listed *listed_list[BATCH];
+  uint32_t left; /* how many more are wanted; 0: all */
   mc_status cut; /* why it ended before its end */
 };
 
@@ -294,7 +295,8 @@ static bool list_entry(void *user, const mc_entry *entry) {
   }
   listing->entry_list[i] = &to->message;
   listing->response.n_entries++;
-  return i + 1 < BATCH || flush(listing);
+  bool enough = listing->left && --listing->left == 0;
+  return (i + 1 < BATCH || flush(listing)) && !enough;
 }
 
 static bool list_listed(void *user, const mc_listed *listed) {
@@ -322,12 +324,14 @@ static void work_list(struct call *call, const ProtobufCMessage *body) {
     return;
   }
   listing->call = call;
+  listing->left = message->limit;
   modelcache__v1__list_response__init(&listing->response);
   listing->response.entries = listing->entry_list;
   listing->response.listed = listing->listed_list;
   int64_t timeout = timeout_within(call, LIST_MS);
-  mc_status status = message->origin ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
-                                     : mc_list(cache, message->prefix, list_entry, listing, timeout, &error);
+  mc_status status = message->origin
+                         ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
+                         : mc_list(cache, message->prefix, message->after, list_entry, listing, timeout, &error);
   if (!listing->cut) flush(listing);
   if (!status && listing->cut) {
     status = mc_error_set(&error, listing->cut, "control", "%s",

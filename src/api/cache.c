@@ -88,15 +88,15 @@ static bool visit_present(void *user, const mc_entry *entry) {
   return entry->missing || to->visit(to->user, entry);
 }
 
-mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user, const mc_entry *entry), void *user,
-                  int64_t timeout_ms, mc_error *err) {
+mc_status mc_list(mc_cache *cache, const char *prefix, const char *after,
+                  bool (*visit)(void *user, const mc_entry *entry), void *user, int64_t timeout_ms, mc_error *err) {
   mc_upstream *service = service_of(cache);
   struct visit present = {visit, user};
   if (service) {
     mc_call call = {deadline_in_ms(timeout_ms), NULL};
-    return service->ops->cache->entries(service, prefix, visit, user, &call, err);
+    return service->ops->cache->entries(service, prefix, after, visit, user, &call, err);
   }
-  return cache->coordination->ops->list(cache->coordination, prefix, NULL, visit_present, &present, err);
+  return cache->coordination->ops->list(cache->coordination, prefix, after, visit_present, &present, err);
 }
 
 mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
