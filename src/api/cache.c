@@ -235,9 +235,9 @@ size_t mc_stats(mc_cache *cache, mc_stat_row *rows, size_t count) {
 
 static json_t *flight_json(struct flight *flight, size_t waiters) {
   static const char *const phases[] = {"queued", "asking", "waiting", "downloading", "verifying"};
-  char url[512], reason[REASON_SIZE];
+  char url[512], reason[REASON_SIZE], endpoint[MC_ENDPOINT_SIZE];
   mc_progress progress;
-  flight_progress(flight, &progress, reason);
+  flight_progress(flight, &progress, reason, endpoint);
   json_t *json = json_pack("{ss ss sI sI sI}", "url", url_printable(url, sizeof(url), flight->url), "phase",
                            phases[progress.phase], "bytes", (json_int_t)progress.bytes, "rate",
                            (json_int_t)progress.rate, "waiters", (json_int_t)waiters);
