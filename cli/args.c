@@ -30,6 +30,7 @@ static const mc_option_row own_rows[FLAG_COUNT + 1] = {
     ROW(FLAG_ORIGIN, origin, MC_OPTION_BOOL, "false", "", "list what the origin has below a URL"),
     ROW(FLAG_AFTER, after, MC_OPTION_STRING, "", "URL", "list only what comes after this URL, to go on from there"),
     ROW(FLAG_LIMIT, limit, MC_OPTION_COUNT, "0", "", "list no more than so many; 0: all"),
+    ROW(FLAG_DRY_RUN, dry_run, MC_OPTION_BOOL, "false", "", "look, and change nothing"),
     ROW(FLAG_JSON, json, MC_OPTION_BOOL, "false", "", "print JSON, one document a line"),
     ROW(FLAG_QUIET, quiet, MC_OPTION_BOOL, "false", "", "no progress and no warnings"),
     ROW(FLAG_VERBOSE, verbose, MC_OPTION_BOOL, "false", "", "the library's log on stderr"),
@@ -40,8 +41,8 @@ const char *flag_name(enum flag flag) {
   static const char *const names[FLAG_COUNT] = {
       [FLAG_OUTPUT] = "output",     [FLAG_TIMEOUT] = "timeout", [FLAG_REFRESH] = "refresh", [FLAG_CACHED] = "cached",
       [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_ALLOW] = "allow",     [FLAG_IGNORE] = "ignore",
-      [FLAG_ORIGIN] = "origin",     [FLAG_AFTER] = "after",     [FLAG_LIMIT] = "limit",     [FLAG_JSON] = "json",
-      [FLAG_QUIET] = "quiet",       [FLAG_VERBOSE] = "verbose"};
+      [FLAG_ORIGIN] = "origin",     [FLAG_AFTER] = "after",     [FLAG_LIMIT] = "limit",     [FLAG_DRY_RUN] = "dry-run",
+      [FLAG_JSON] = "json",         [FLAG_QUIET] = "quiet",     [FLAG_VERBOSE] = "verbose"};
   return names[flag];
 }
 

@@ -1,4 +1,5 @@
-/* The commands that look into a cache and manage it: stat, ls, evict, status. */
+/* The commands that look into a cache and manage it: stat, ls, evict, repair,
+ * status. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -139,6 +140,40 @@ int command_evict(mc_cache *cache, const struct command_line *line) {
     }
   }
   return code;
+}
+
+/* ---- repair ---- */
+
+static void print_repair(const mc_repair_result *found, bool dry_run) {
+  uint64_t behind = found->missing + found->older;
+  printf("records      %" PRIu64 " in the storage, %" PRIu64 " of them with their file\n", found->records,
+         found->objects);
+  printf("entries      %" PRIu64 " in the coordination\n", found->entries);
+  if (!behind) {
+    printf("nothing to mend: the coordination knows all that is stored\n");
+    return;
+  }
+  printf("missing      %" PRIu64 " record%s of which it knew nothing\n", found->missing,
+         found->missing == 1 ? "" : "s");
+  printf("older        %" PRIu64 " record%s of which it knew something older\n", found->older,
+         found->older == 1 ? "" : "s");
+  printf(dry_run ? "nothing was changed: without --dry-run it would be told of these %" PRIu64 "\n"
+                 : "it was told of these %" PRIu64 "\n",
+         behind);
+}
+
+int command_repair(mc_cache *cache, const struct command_line *line) {
+  mc_error error = MC_ERROR_INIT;
+  mc_repair_result found;
+  if (mc_repair(&found, cache, line->dry_run, line->timeout_ms, &error)) return fail(line, "", &error);
+  if (line->json) {
+    print_json(json_pack("{sI sI sI sI sI sb}", "records", (json_int_t)found.records, "entries",
+                         (json_int_t)found.entries, "missing", (json_int_t)found.missing, "older",
+                         (json_int_t)found.older, "objects", (json_int_t)found.objects, "dry_run", line->dry_run));
+  } else if (!line->quiet) {
+    print_repair(&found, line->dry_run);
+  }
+  return EXIT_DONE;
 }
 
 /* ---- status ---- */

@@ -34,6 +34,8 @@ static const struct command {
     {"prefetch", command_prefetch, "URL…", "have the service get files, and don't wait for them", 1, INT_MAX,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_PIN), true},
     {"evict", command_evict, "URL…", "forget files, here and on the service", 1, INT_MAX, COMMON, false},
+    {"repair", command_repair, "", "compare what the service knows with what it has stored, and mend that", 0, 0,
+     COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_DRY_RUN), false},
     {"origins", command_origins, "check URL", "how an origin is asked, by which rule and credentials; and ask it", 2, 2,
      COMMON | BIT(FLAG_TIMEOUT), false},
     {"status", command_status, "", "how the cache is doing", 0, 0, COMMON, false},

@@ -190,6 +190,11 @@ MC_API mc_status mc_prefetch(mc_cache *cache, const char *url, bool pin, mc_erro
  * here and on the service. *evicted: bytes that were or will be freed. MC_NOT_FOUND. */
 MC_API mc_status mc_evict(uint64_t *evicted, mc_cache *cache, const char *url, mc_error *err);
 
+/* Compare the coordination with the records in storage, and, unless `dry_run`, bring it up to date: what happens by
+ * itself after it was out of reach or lost its entries. For a client: on the service. Blocks, for minutes where there
+ * are a million records. */
+MC_API mc_status mc_repair(mc_repair_result *out, mc_cache *cache, bool dry_run, int64_t timeout_ms, mc_error *err);
+
 /* Counters since mc_open, and gauges. The table in src/engine/stats.def names each; the metrics pages are made of it.
  */
 typedef struct mc_stat_row {

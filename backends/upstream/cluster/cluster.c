@@ -195,12 +195,32 @@ static mc_status cluster_check(mc_upstream *self, const char *url, mc_origin_che
   return status;
 }
 
+static mc_status cluster_repair(mc_upstream *self, bool dry_run, mc_repair_result *out, const mc_call *call,
+                                mc_error *err) {
+  Modelcache__V1__RepairRequest request = MODELCACHE__V1__REPAIR_REQUEST__INIT;
+  request.dry_run = dry_run;
+  void *message = NULL;
+  mc_status status = service_unary(&message, &modelcache__v1__repair_response__descriptor, service_of(self), "Repair",
+                                   &request.base, call, err);
+  if (status) return status;
+  const Modelcache__V1__RepairResponse *answer = message;
+  *out = (mc_repair_result){.struct_size = sizeof(*out),
+                            .records = answer->records,
+                            .entries = answer->entries,
+                            .missing = answer->missing,
+                            .older = answer->older,
+                            .objects = answer->objects};
+  message_free(message);
+  return MC_OK;
+}
+
 static const mc_upstream_cache_ops cache_ops = {
     .entries = cluster_entries,
     .prefetch = cluster_prefetch,
     .evict = cluster_evict,
     .status = cluster_status,
     .check = cluster_check,
+    .repair = cluster_repair,
 };
 
 const mc_upstream_ops cluster_upstream_ops = {

@@ -108,6 +108,8 @@ typedef struct mc_upstream_cache_ops {
   mc_status (*status)(mc_upstream *self, char **json, const mc_call *call, mc_error *err);
   /* Optional. Have the service check how it asks an origin: see mc_check_origin. */
   mc_status (*check)(mc_upstream *self, const char *url, mc_origin_check *out, const mc_call *call, mc_error *err);
+  /* Optional. Have the service compare its coordination with its storage: see mc_repair. */
+  mc_status (*repair)(mc_upstream *self, bool dry_run, mc_repair_result *out, const mc_call *call, mc_error *err);
 } mc_upstream_cache_ops;
 
 typedef struct mc_upstream_ops {
