@@ -15,21 +15,54 @@ static uint64_t share(uint64_t capacity, uint32_t percent) {
 /* With the lock held: the next object that may go, or NULL. */
 static struct slot *victim(struct tier *tier) {
   struct slot *slot;
+  if (tier->ignorant) return NULL; /* any may be pinned */
   DL_FOREACH(tier->idle, slot) {
     if (!change_runs(tier, &slot->object.digest)) return slot;
   }
   return NULL;
 }
 
-/* Remove a victim. With the lock held, which is let go of meanwhile. */
-static void evict(struct tier *tier, struct slot *slot) {
+enum fate { FATE_GOES, FATE_STAYS, FATE_GONE };
+
+/* What becomes of a victim in a storage that others use, too: one of them may have used it since, or have removed it.
+ * The order of those that are idle is mended as it shows. With the lock held, which is let go of meanwhile. */
+static enum fate judge(struct tier *tier, struct slot *slot) {
+  struct change change;
+  mc_stored stored;
+  if (!tier->shared) return FATE_GOES;
+  if (slot->next && slot->used_at > slot->next->used_at) { /* as a rescan has found */
+    index_place(tier, slot);
+    return FATE_STAYS;
+  }
+  change_begin(tier, &change, &slot->object.digest); /* nobody opens or removes it meanwhile */
+  pthread_mutex_unlock(&tier->lock);
+  mc_status status = storage_look(tier->storage, &change.digest, &stored, NULL);
+  pthread_mutex_lock(&tier->lock);
+  change_end(tier, &change);
+  if (status == MC_NOT_FOUND) {
+    index_drop(tier, slot);
+    return FATE_GONE;
+  }
+  if (!slot->idle) return FATE_STAYS; /* pinned meanwhile */
+  if (status || stored.used_at <= slot->used_at) return FATE_GOES;
+  slot->used_at = stored.used_at;
+  index_place(tier, slot);
+  return FATE_STAYS;
+}
+
+/* Remove a victim, unless it turns out that it's in use by others. Returns the bytes that are free now. With the lock
+ * held, which is let go of meanwhile. */
+static uint64_t evict(struct tier *tier, struct slot *slot) {
   uint64_t size = slot->object.size;
   mc_error err = MC_ERROR_INIT;
+  enum fate fate = judge(tier, slot);
+  if (fate != FATE_GOES) return fate == FATE_GONE ? size : 0;
   if (index_remove(tier, slot, &err)) log_warn(tier->config.logger, ORIGIN, "can't evict an object: %s", err.message);
-  if (!tier->config.evicted) return;
+  if (!tier->config.evicted) return size;
   pthread_mutex_unlock(&tier->lock);
   tier->config.evicted(tier->config.user, 1, size);
   pthread_mutex_lock(&tier->lock);
+  return size;
 }
 
 /* With the lock held: evict until `bytes` more fit below `percent` of the capacity. */
@@ -57,9 +90,11 @@ mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err) {
     if (!fits) {
       status = mc_error_set(err, MC_NO_SPACE, ORIGIN,
                             "%llu bytes do not fit: the capacity is %llu, of which %llu are in use, pinned or being "
-                            "downloaded; raise storage_capacity, or evict something",
+                            "downloaded; %s",
                             (unsigned long long)bytes, (unsigned long long)capacity,
-                            (unsigned long long)(tier->bytes - tier->idle_bytes + tier->reserved));
+                            (unsigned long long)(tier->bytes - tier->idle_bytes + tier->reserved),
+                            tier->ignorant ? "what may be evicted is not known yet: try again in a while"
+                                           : "raise storage_capacity, or evict something");
     }
   }
   if (!status) tier->reserved += bytes;
@@ -83,9 +118,9 @@ bool tier_evict(struct tier *tier, uint64_t bytes) {
   bool fits = free_now + tier->idle_bytes >= bytes; /* else all would go for nothing */
   bytes -= fits && free_now < bytes ? free_now : 0;
   while (fits && bytes && (slot = victim(tier))) {
-    bytes -= slot->object.size < bytes ? slot->object.size : bytes;
-    evict(tier, slot);
-    any = true;
+    uint64_t freed = evict(tier, slot);
+    bytes -= freed < bytes ? freed : bytes;
+    any = any || freed;
   }
   pthread_mutex_unlock(&tier->lock);
   return any;
@@ -104,6 +139,7 @@ static void evict_overdue(struct tier *tier, int64_t now) {
   struct slot *slot;
   size_t count = 0;
   mc_digest *list = NULL;
+  if (tier->ignorant) return;
   DL_FOREACH(tier->idle, slot) {
     if (count == SWEEP_MOST) break;
     if (!overdue(tier, slot, now)) continue;

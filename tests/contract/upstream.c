@@ -590,7 +590,7 @@ static mc_status call_op(struct blocked *self) {
   case IN_LIST:
     return ops->list(upstream, self->url, 100, visit_none, NULL, &self->call, NULL);
   case IN_ENTRIES:
-    return ops->cache->entries(upstream, self->url, visit_no_entry, NULL, &self->call, NULL);
+    return ops->cache->entries(upstream, self->url, NULL, visit_no_entry, NULL, &self->call, NULL);
   case IN_STATE:
     status = ops->cache->status(upstream, &json, &self->call, NULL);
     free(json);
@@ -1205,10 +1205,15 @@ static void test_cache(void **state) {
   put(world, "d/c", &things[2]);
   world->ops->expect(world->origin, REQUEST_ENTRIES);
   struct entries entries = {.most = 100, .prefix = url_of(world, "d/")};
-  assert_int_equal(ops->entries(world->upstream, entries.prefix, visit_entry, &entries, &no_limits, NULL), MC_OK);
+  assert_int_equal(ops->entries(world->upstream, entries.prefix, NULL, visit_entry, &entries, &no_limits, NULL), MC_OK);
   assert_int_equal(entries.count, 3);
   entries = (struct entries){.most = 2, .prefix = entries.prefix};
-  assert_int_equal(ops->entries(world->upstream, entries.prefix, visit_entry, &entries, &no_limits, NULL), MC_OK);
+  assert_int_equal(ops->entries(world->upstream, entries.prefix, NULL, visit_entry, &entries, &no_limits, NULL), MC_OK);
+  assert_int_equal(entries.count, 2);
+  entries = (struct entries){.most = 100, .prefix = entries.prefix};
+  snprintf(entries.last, sizeof(entries.last), "%s", url_of(world, "d/a"));
+  assert_int_equal(ops->entries(world->upstream, entries.prefix, entries.last, visit_entry, &entries, &no_limits, NULL),
+                   MC_OK);
   assert_int_equal(entries.count, 2);
   const char *url = url_of(world, "d/a");
   world->ops->expect(world->origin, REQUEST_PREFETCH);

@@ -17,6 +17,7 @@ enum fake_op {
   FAKE_RESTAGE,
   FAKE_RECORD_PUT,
   FAKE_RECORD_GET,
+  FAKE_LOOK,
   FAKE_OPS,
 };
 
