@@ -277,9 +277,10 @@ mc_status mc_status_json(char **json, mc_cache *cache, mc_error *err) {
   for (mc_stat_row *row = rows; row->name; row++) {
     json_object_set_new(counters, row->name, json_integer((json_int_t)row->value));
   }
-  json_t *document =
-      json_pack("{ss ss ss so so}", "version", mc_version(), "storage", cache->options.storage, "coordination",
-                cache->options.coordination, "counters", counters, "flights", flights_json(cache));
+  char coordination[300]; /* may have a password in it */
+  url_printable(coordination, sizeof(coordination), cache->options.coordination);
+  json_t *document = json_pack("{ss ss ss so so}", "version", mc_version(), "storage", cache->options.storage,
+                               "coordination", coordination, "counters", counters, "flights", flights_json(cache));
   *json = document ? json_dumps(document, JSON_INDENT(2)) : NULL;
   json_decref(document);
   return *json ? MC_OK : mc_error_set(err, MC_NO_MEMORY, API, "no memory for the status");
