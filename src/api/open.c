@@ -8,6 +8,7 @@
 #include "backends/builtin.h"
 #include "base/io.h"
 #include "engine/engine.h"
+#include "engine/member.h"
 
 /* ---- finding backends ---- */
 
@@ -68,8 +69,10 @@ static mc_status check_transport(const mc_transport_ops *ops, mc_error *err) {
 /* ---- tiers ---- */
 
 static void count_evicted(void *user, uint64_t objects, uint64_t bytes) {
-  stat_add(user, STAT_EVICTED_OBJECTS, objects);
-  stat_add(user, STAT_EVICTED_BYTES, bytes);
+  struct mc_cache *cache = user;
+  stat_add(cache, STAT_EVICTED_OBJECTS, objects);
+  stat_add(cache, STAT_EVICTED_BYTES, bytes);
+  member_kick(cache->member); /* it may have been known to be in memory */
 }
 
 static mc_status add_tier(struct mc_cache *cache, const char *name, const char *location, uint64_t capacity,
@@ -217,10 +220,9 @@ static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
   }
   mc_status status = check_coordination(ops, err);
   if (status) return status;
-  char member[OWNER_SIZE];
-  owner_name(member);
+  owner_name(cache->id);
   mc_coordination_config config = {.struct_size = sizeof(config),
-                                   .member_id = member,
+                                   .member_id = cache->id,
                                    .lease_ms = cache->options.lease_ms,
                                    .max_entries = 10000000,
                                    .logger = cache->logger};
@@ -290,6 +292,7 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   cond_init(&cache->clock_wake);
   mc_status status = copy_options(cache, options, err);
   cache->logger = &cache->options.logger;
+  cache->started_at = clock_wall_ms();
   if (!status) status = open_tiers(cache, err);
   if (!status) status = open_coordination(cache, err);
   if (!status) status = open_upstreams(cache, err);

@@ -1,4 +1,5 @@
 /* Starting and stopping the engine, and its clock. */
+#include "engine/member.h"
 #include "engine/promote.h"
 
 #include <stdlib.h>
@@ -36,7 +37,7 @@ static void *clock_main(void *arg) {
     cache->clock_kicked = false;
     struct flight **flights = flights_living(cache, &count);
     pthread_mutex_unlock(&cache->lock);
-    int64_t next = now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS;
+    int64_t next = deadline_earlier(now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS, member_tick(cache->member, now));
     for (size_t i = 0; i < count; i++) {
       next = deadline_earlier(next, requests_tick(cache, flights[i], now));
       flight_renew(flights[i], now);
@@ -63,6 +64,7 @@ mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   mc_status status = work_new(&cache->flight_pool, cache->options.flights, err);
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
   if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
+  if (!status) status = member_new(&cache->member, cache, err);
   if (status) return status;
   cache->clock_runs = true;
   int error = pthread_create(&cache->clock, NULL, clock_main, cache);
@@ -91,4 +93,7 @@ void engine_stop(struct mc_cache *cache) {
   if (ran) pthread_join(cache->clock, NULL);
   work_free(cache->job_pool); /* nothing submits to it any more */
   promoter_free(cache->promoter);
+  struct member *member = cache->member;
+  cache->member = NULL;
+  member_free(member);
 }

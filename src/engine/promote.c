@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "engine/member.h"
 
 #define SHARE_PERCENT 50 /* of the memory tier's capacity, for one object */
 #define MOST_AT_ONCE  2  /* the pool has other jobs */
@@ -141,6 +142,7 @@ static void promotion_job(struct work_job *job) {
   mc_error error = MC_ERROR_INIT;
   mc_status status = copy(self, &error);
   if (!status) stat_add(cache, STAT_PROMOTIONS, 1);
+  if (!status) member_kick(cache->member);
   if (status == MC_CORRUPT) {
     log_warn(cache->logger, ORIGIN, "%s; it will be mended", error.message);
   } else if (status) {

@@ -76,6 +76,8 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
  * entry refers to is removed once it has not been used for ten minutes. */
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
 bool tier_has(struct tier *tier, const mc_digest *digest);
+/* What is there, in no order. malloced; NULL: nothing, or no memory. */
+mc_digest *tier_digests(struct tier *tier, size_t *count);
 bool tier_is_referred(struct tier *tier, const mc_digest *digest);
 /* Evict what is over its time, or over the high watermark. Called now and then. */
 void tier_sweep(struct tier *tier);
