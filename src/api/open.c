@@ -90,7 +90,8 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
   if (status) return status;
   struct tier_config tier = {.capacity = capacity,
                              .high = cache->options.high_watermark,
-                             .low = cache->options.low_watermark,
+                             /* In memory no more goes than must: what would go for another object is weighed. */
+                             .low = copies ? cache->options.high_watermark : cache->options.low_watermark,
                              .ttl_ms = ttl_ms,
                              .copies = copies,
                              .evicted = count_evicted,

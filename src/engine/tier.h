@@ -61,6 +61,8 @@ bool object_got_again(struct object *object, int64_t within_ms);
 
 /* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */
 mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err);
+/* Those that tier_reserve would evict for so many bytes, the first ones of them, at most `most`. Returns how many. */
+size_t tier_victims(struct tier *tier, uint64_t bytes, mc_digest *victims, size_t most);
 /* The disk itself is full: evict `bytes`, least recently used first. false: there was nothing that could go. */
 bool tier_evict(struct tier *tier, uint64_t bytes);
 void tier_unreserve(struct tier *tier, uint64_t bytes);
