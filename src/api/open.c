@@ -83,8 +83,11 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
   if (status) return status;
   bool durable = cache->options.durable == MC_DURABLE_ON ||
                  (cache->options.durable == MC_DURABLE_AUTO && !cache->options.endpoint);
-  mc_storage_config config = {
-      .struct_size = sizeof(config), .location = location, .durable = durable, .logger = cache->logger};
+  mc_storage_config config = {.struct_size = sizeof(config),
+                              .location = location,
+                              .durable = durable,
+                              .huge_pages = cache->options.memory_huge_pages,
+                              .logger = cache->logger};
   mc_storage *storage = NULL;
   status = ops->open(&storage, &config, err);
   if (status) return status;

@@ -200,6 +200,20 @@ static void what_becomes_hot_gets_in(void **state) {
   assert_false(in_memory(fixture, hot[1]));
 }
 
+static void huge_pages_change_nothing_else(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 2 * CHUNK + 3, 1);
+  fixture->options.memory_huge_pages = true;
+  open_with_memory(fixture, 64 * MIB);
+  get_once(fixture, URL, content);
+  get_once(fixture, URL, content);
+  await_stat(fixture, "promotions_total", 1);
+  mc_file *file = get(fixture, URL, content);
+  assert_true(is_from_memory(file));
+  assert_int_equal(mc_file_size(file), content->size);
+  mc_file_release(file);
+}
+
 static void what_was_hot_once_is_forgotten(void **state) {
   struct fixture *fixture = *state;
   struct fake_content *hot[4];
@@ -330,6 +344,7 @@ int main(void) {
       TEST(a_scan_does_not_flush_what_is_hot),
       TEST(what_becomes_hot_gets_in),
       TEST(what_was_hot_once_is_forgotten),
+      TEST(huge_pages_change_nothing_else),
       TEST(only_time_takes_copies_out_of_memory),
       TEST(damage_found_while_copying_is_mended),
       TEST(a_promotion_never_keeps_a_caller_waiting),
