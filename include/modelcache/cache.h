@@ -116,9 +116,14 @@ MC_API const mc_validators *mc_file_validators(const mc_file *file);
 /* The path under which other programs can read it while this handle is held, or NULL if it has none: of a file that is
  * kept in memory alone, or whose copy on disk would have to be verified first. */
 MC_API const char *mc_file_path(const mc_file *file);
-/* Where its bytes can be read over a transport, the best first: up to `most` data endpoints, of this cache (see
- * mc_advertise) and of other members that have it in memory. They live as long as the file. Returns how many. */
+/* Where its bytes can be read over a transport: up to `most` data endpoints, at most 8, of this cache (see
+ * mc_advertise) and of other members. Those that have it in memory come first, in an order that is another one with
+ * each call, so that readers are spread over them; this cache comes last where it would read it from storage. They live
+ * as long as the file. Returns how many. */
 MC_API size_t mc_file_endpoints(const mc_file *file, const char **endpoints, size_t most);
+/* How many of 8 endpoints have it in memory, the first ones: a reader of several ranges does well to spread these over
+ * them, and to leave the others for when they fail. 0: none, as far as is known. */
+MC_API size_t mc_file_spread(const mc_file *file);
 /* Whether this call was served without going upstream for the content. */
 MC_API bool mc_file_was_cached(const mc_file *file);
 /* Map the whole file read-only. The mapping belongs to the file and ends with its last release. Safe to call again:

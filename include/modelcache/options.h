@@ -66,6 +66,7 @@ typedef struct mc_options {
   uint64_t memory_capacity;  /* bytes of the memory tier; 0: no memory tier */
   int64_t storage_ttl_ms;    /* an object not used for this long is evicted; 0: never */
   int64_t memory_ttl_ms;
+  bool memory_huge_pages;      /* ask the system for huge pages; without them it is as well, but for the speed */
   uint32_t high_watermark;     /* percent of the capacity: eviction begins */
   uint32_t low_watermark;      /* percent: it ends */
   int64_t revalidate_after_ms; /* ask the upstream whether a copy is current when it was checked longer ago */

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/ledger.h"
 #include "engine/news.h"
+#include "engine/member.h"
 
 /* ---- finding backends ---- */
 
@@ -70,8 +71,10 @@ static mc_status check_transport(const mc_transport_ops *ops, mc_error *err) {
 /* ---- tiers ---- */
 
 static void count_evicted(void *user, uint64_t objects, uint64_t bytes) {
-  stat_add(user, STAT_EVICTED_OBJECTS, objects);
-  stat_add(user, STAT_EVICTED_BYTES, bytes);
+  struct mc_cache *cache = user;
+  stat_add(cache, STAT_EVICTED_OBJECTS, objects);
+  stat_add(cache, STAT_EVICTED_BYTES, bytes);
+  member_kick(cache->member); /* it may have been known to be in memory */
 }
 
 static mc_status add_tier(struct mc_cache *cache, const char *name, const char *location, uint64_t capacity,
@@ -85,6 +88,7 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
   mc_storage_config config = {.struct_size = sizeof(config),
                               .location = location,
                               .durable = durable,
+                              .huge_pages = cache->options.memory_huge_pages,
                               .logger = cache->logger,
                               .orphan_ms = cache->options.lease_ms};
   mc_storage *storage = NULL;
@@ -92,7 +96,8 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
   if (status) return status;
   struct tier_config tier = {.capacity = capacity,
                              .high = cache->options.high_watermark,
-                             .low = cache->options.low_watermark,
+                             /* In memory no more goes than must: what would go for another object is weighed. */
+                             .low = copies ? cache->options.high_watermark : cache->options.low_watermark,
                              .ttl_ms = ttl_ms,
                              .copies = copies,
                              .evicted = count_evicted,
@@ -245,11 +250,10 @@ static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
     status = news_new(&cache->news, cache, err); /* events may come before `open` has returned */
   }
   if (status) return status;
-  char member[OWNER_SIZE];
-  owner_name(member);
+  owner_name(cache->id);
   mc_coordination_config config = {.struct_size = sizeof(config),
                                    .location = is_redis ? wanted : NULL,
-                                   .member_id = member,
+                                   .member_id = cache->id,
                                    .lease_ms = cache->options.lease_ms,
                                    .max_entries = 10000000,
                                    .logger = cache->logger,
@@ -321,6 +325,7 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   cond_init(&cache->clock_wake);
   mc_status status = copy_options(cache, options, err);
   cache->logger = &cache->options.logger;
+  cache->started_at = clock_wall_ms();
   if (!status) status = open_tiers(cache, err);
   if (!status) status = open_coordination(cache, err);
   if (!status) status = open_upstreams(cache, err);

@@ -1,5 +1,6 @@
 /* Starting and stopping the engine, and its clock. */
 #include "engine/news.h"
+#include "engine/member.h"
 #include "engine/promote.h"
 
 #include <stdlib.h>
@@ -37,8 +38,8 @@ static void *clock_main(void *arg) {
     cache->clock_kicked = false;
     struct flight **flights = flights_living(cache, &count);
     pthread_mutex_unlock(&cache->lock);
-    int64_t next = now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS;
     bool renew = false;
+    int64_t next = deadline_earlier(now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS, member_tick(cache->member, now));
     for (size_t i = 0; i < count; i++) {
       next = deadline_earlier(next, requests_tick(cache, flights[i], now));
       int64_t due = claim_due(flights[i]);
@@ -70,6 +71,7 @@ mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
   if (!status) status = work_new(&cache->claim_pool, 1, err);
   if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
+  if (!status) status = member_new(&cache->member, cache, err);
   if (status) return status;
   cache->clock_runs = true;
   int error = pthread_create(&cache->clock, NULL, clock_main, cache);
@@ -101,4 +103,7 @@ void engine_stop(struct mc_cache *cache) {
   work_free(cache->claim_pool);
   work_free(cache->job_pool); /* nothing submits to it any more */
   promoter_free(cache->promoter);
+  struct member *member = cache->member;
+  cache->member = NULL;
+  member_free(member);
 }

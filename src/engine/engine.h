@@ -29,6 +29,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/record.h"
 #include <modelcache/backend/coordination.h>
@@ -81,6 +82,9 @@ struct mc_cache {
   bool renewing, renew_again; /* under lock */
   atomic_bool told_outage;    /* that the coordination can't be reached */
   struct promoter *promoter;  /* NULL: there is one tier, or none */
+  struct member *member;      /* NULL: the coordination is not shared */
+  char id[OWNER_SIZE];        /* of this member */
+  int64_t started_at;         /* milliseconds since 1970 */
 
   pthread_mutex_t lock;
   struct flight *flights;       /* by key: those that can be joined */
@@ -145,6 +149,8 @@ mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_
 /* For direct gets: takes over `fd` (or -1), `table`. `memory`: the caller's buffer, or NULL. */
 mc_file *file_of_destination(int fd, const void *memory, const mc_entry *entry, mc_chunk_table *table,
                              const char *path);
+/* So many callers were given it without a download: count them, and where its bytes come from. */
+void file_count_hits(const mc_file *file, struct mc_cache *cache, uint64_t count);
 /* NULL: it is of a direct get. */
 struct object *file_object(const mc_file *file);
 /* Open the entry's object in the fastest tier that has it, verified. MC_NOT_FOUND; MC_BUSY: it is there, but has to be

@@ -383,7 +383,8 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   struct mc_request *waiters = take_waiters(flight, status, file, error, &count);
   pthread_mutex_unlock(&cache->lock);
   if (status && status != MC_CANCELLED) say_failed(flight, status, error);
-  if (!status) stat_add(cache, mc_file_was_cached(file) ? STAT_HITS : STAT_MISSES, count);
+  if (!status && mc_file_was_cached(file)) file_count_hits(file, cache, count);
+  if (!status && !mc_file_was_cached(file)) stat_add(cache, STAT_MISSES, count);
   if (!status && count) promote_consider(cache, file);
   DL_FOREACH_SAFE(waiters, request, next) {
     DL_DELETE(waiters, request);

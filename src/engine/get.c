@@ -167,7 +167,7 @@ static void cached_job(struct work_job *job) {
     status = mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "it is not in the cache, and only the cache was asked");
   }
   free(entry);
-  if (!status) stat_add(cache, STAT_HITS, 1);
+  if (!status) file_count_hits(file, cache, 1);
   if (!status) promote_consider(cache, file);
   if (status) {
     request_end(request, status, NULL, &error);
@@ -202,7 +202,7 @@ static bool try_at_hand(struct mc_request *request) {
     ended = true;
   } else if ((fresh || stale) && !entry->missing &&
              file_open(&file, cache, entry, true, &damaged, NULL, &error) == MC_OK) {
-    stat_add(cache, STAT_HITS, 1);
+    file_count_hits(file, cache, 1);
     if (stale) {
       stat_add(cache, STAT_STALE, 1);
       flight_join(cache, request->url, request->key, NULL, MC_GET_REVALIDATE, NULL);

@@ -102,6 +102,22 @@ mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err) {
   return status;
 }
 
+size_t tier_victims(struct tier *tier, uint64_t bytes, mc_digest *victims, size_t most) {
+  size_t count = 0;
+  struct slot *slot;
+  uint64_t capacity = tier->config.capacity;
+  pthread_mutex_lock(&tier->lock);
+  uint64_t used = tier->bytes + tier->reserved + bytes, limit = share(capacity, tier->config.low);
+  if (!capacity || used <= share(capacity, tier->config.high)) limit = used;
+  DL_FOREACH(tier->idle, slot) {
+    if (count == most || used <= limit) break;
+    victims[count++] = slot->object.digest;
+    used -= slot->object.size;
+  }
+  pthread_mutex_unlock(&tier->lock);
+  return count;
+}
+
 void tier_unreserve(struct tier *tier, uint64_t bytes) {
   pthread_mutex_lock(&tier->lock);
   tier->reserved -= bytes;

@@ -432,6 +432,19 @@ bool tier_has(struct tier *tier, const mc_digest *digest) {
   return has;
 }
 
+mc_digest *tier_digests(struct tier *tier, size_t *count) {
+  struct slot *slot;
+  *count = 0;
+  pthread_mutex_lock(&tier->lock);
+  size_t all = HASH_COUNT(tier->slots);
+  mc_digest *digests = all ? malloc(all * sizeof(*digests)) : NULL;
+  for (slot = digests ? tier->slots : NULL; slot; slot = slot->hh.next) {
+    if (!slot->doomed) digests[(*count)++] = slot->object.digest;
+  }
+  pthread_mutex_unlock(&tier->lock);
+  return digests;
+}
+
 bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);

@@ -61,6 +61,8 @@ bool object_got_again(struct object *object, int64_t within_ms);
 
 /* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */
 mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err);
+/* Those that tier_reserve would evict for so many bytes, the first ones of them, at most `most`. Returns how many. */
+size_t tier_victims(struct tier *tier, uint64_t bytes, mc_digest *victims, size_t most);
 /* The disk itself is full: evict `bytes`, least recently used first. false: there was nothing that could go. */
 bool tier_evict(struct tier *tier, uint64_t bytes);
 void tier_unreserve(struct tier *tier, uint64_t bytes);
@@ -86,6 +88,8 @@ void tier_look(struct tier *tier, const mc_digest *digest);
 /* The same of all, while `go_on`, which is called now and then, says so: else MC_CANCELLED. */
 mc_status tier_rescan(struct tier *tier, bool (*go_on)(void *user), void *user, mc_error *err);
 bool tier_has(struct tier *tier, const mc_digest *digest);
+/* What is there, in no order. malloced; NULL: nothing, or no memory. */
+mc_digest *tier_digests(struct tier *tier, size_t *count);
 bool tier_is_referred(struct tier *tier, const mc_digest *digest);
 /* Evict what is over its time, or over the high watermark. Called now and then. */
 void tier_sweep(struct tier *tier);

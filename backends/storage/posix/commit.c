@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +23,9 @@
 #define META   ".meta"
 #define RANDOM 16 /* hex digits */
 
-char *posix_draft_name(char path[PATH_SIZE], const char *to, const char *key) {
-  uint64_t number;
-  random_bytes(&number, sizeof(number));
-  snprintf(path, PATH_SIZE, "%.*s.%.64s.%016" PRIx64, PATH_SIZE - NAME_SIZE, to, key ? key : NO_KEY, number);
-  return path;
+/* A name beside `to` that nothing else has: the stage's own key and number are in it. */
+static void draft_name(char path[PATH_SIZE], const char *to, const char *stage) {
+  snprintf(path, PATH_SIZE, "%.*s.%.64s%.17s", PATH_SIZE - NAME_SIZE, to, stage, strrchr(stage, '.'));
 }
 
 bool posix_is_draft(const char *name) {
@@ -49,10 +46,10 @@ struct commit {
 
 /* Make the file of the meta. 0 or an errno. */
 static int open_meta(struct commit *commit, const struct stage *stage) {
-  static const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  static const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC;
   commit->meta_fd = -1;
   if (!*stage->name) return stage_open_nameless(&commit->meta_fd, storage_of(stage), 0666);
-  posix_draft_name(commit->meta_draft, commit->meta, stage->name);
+  draft_name(commit->meta_draft, commit->meta, stage->name);
   commit->meta_fd = open(commit->meta_draft, flags, 0666);
   if (commit->meta_fd >= 0) return 0;
   int error = errno == ENOENT ? posix_make_folder_of(commit->meta_draft) : errno;
@@ -79,7 +76,7 @@ static int flush_all(struct stage *stage, int meta) {
 /* Give a nameless file its name. A link can't replace a file, a rename can: what is there may be half an object. 0 or
  * an errno. */
 static int give_name(int fd, const char *to) {
-  char from[64], draft[PATH_SIZE];
+  char from[64], draft[PATH_SIZE], name[NAME_SIZE];
   snprintf(from, sizeof(from), OWN_FILES "/%d", fd);
   if (linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0) return 0;
   if (errno == ENOENT) {
@@ -87,7 +84,8 @@ static int give_name(int fd, const char *to) {
     if (error || linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0) return error;
   }
   if (errno != EEXIST) return errno;
-  posix_draft_name(draft, to, NULL);
+  stage_new_name(name, NO_KEY, "");
+  draft_name(draft, to, name);
   if (linkat(AT_FDCWD, from, AT_FDCWD, draft, AT_SYMLINK_FOLLOW)) return errno;
   int error = rename(draft, to) ? errno : 0;
   if (error) unlink(draft);
@@ -135,7 +133,7 @@ static int commit_files(struct stage *stage, const mc_digest *digest, const void
   bool has_record = stage->record.fd >= 0;
   posix_object_file(commit.data, self, digest, "");
   posix_object_file(commit.meta, self, digest, META);
-  posix_draft_name(commit.passage, commit.data, stage->name);
+  if (*stage->name) draft_name(commit.passage, commit.data, stage->name);
   int error = open_meta(&commit, stage);
   if (!error) error = write_all(commit.meta_fd, meta, meta_size);
   if (!error) error = flush_all(stage, commit.meta_fd);

@@ -54,9 +54,6 @@ bool posix_look_again(const struct posix *self, const char *kind, const char *he
 mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err);
 /* Rename, making the folder of `to` when it is missing. `from` is a name that nothing else ever had. 0 or an errno. */
 int posix_move(const char *from, const char *to);
-/* A name beside `to` that nothing else ever had, for what is to become it by a rename in its folder. `key` may be NULL.
- */
-char *posix_draft_name(char path[PATH_SIZE], const char *to, const char *key);
 /* Learn of writes to a file that failed late and, if it is to be durable, wait for the disk. Network file systems write
  * when they like, and tell of a failure when a descriptor of the file, as good as a copy, is closed. The kernel may
  * then have dropped what it could not write, and says so only once: a second flush that succeeds would mean nothing,
