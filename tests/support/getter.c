@@ -37,7 +37,7 @@ struct get {
   struct get *done_next;   /* ended, not yet told */
   mc_status status;
   mc_file *file;
-  char message[400];
+  char message[MC_ERROR_MESSAGE_SIZE];
 };
 
 static mc_cache *clients[MAX_CLIENTS];
@@ -88,7 +88,8 @@ static void get_free(struct get *get) {
 /* ---- the end of a get ---- */
 
 static void tell(struct get *get) {
-  char digest[MC_DIGEST_HEX_SIZE] = "", sha256[MC_DIGEST_HEX_SIZE] = "", head[2 * HEAD + 1] = "", message[400];
+  char digest[MC_DIGEST_HEX_SIZE] = "", sha256[MC_DIGEST_HEX_SIZE] = "", head[2 * HEAD + 1] = "",
+       message[MC_ERROR_MESSAGE_SIZE];
   uint64_t size = 0;
   if (get->status == MC_OK) {
     size = mc_file_size(get->file);
@@ -186,7 +187,7 @@ static void open_client(char *rest) {
   mc_status status = MC_OK;
   while (!status && (word = strtok_r(NULL, " ", &next))) status = set_option(&options, word, &err);
   if (!status) status = mc_open_options(&clients[client], &options, &err);
-  char message[400];
+  char message[MC_ERROR_MESSAGE_SIZE];
   plain(message, sizeof(message), status ? err.message : "");
   if (status) say("{\"client\": %d, \"status\": \"%s\", \"message\": \"%s\"}", client, mc_status_name(status), message);
 }
