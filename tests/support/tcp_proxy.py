@@ -84,8 +84,16 @@ class Proxy:
     def stop(self):
         if not self.loop.is_running():
             return
-        self.do(self.server.close)
-        self.do(self.close_all)
+
+        async def end():
+            self.server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=5)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
 
