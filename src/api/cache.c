@@ -284,10 +284,3 @@ mc_status mc_status_json(char **json, mc_cache *cache, mc_error *err) {
   json_decref(document);
   return *json ? MC_OK : mc_error_set(err, MC_NO_MEMORY, API, "no memory for the status");
 }
-
-void mc_watch(mc_cache *cache, void (*changed)(void *user, const mc_entry *entry), void *user) {
-  pthread_mutex_lock(&cache->watch_lock);
-  cache->watcher = changed;
-  cache->watcher_user = user;
-  pthread_mutex_unlock(&cache->watch_lock);
-}

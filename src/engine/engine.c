@@ -1,12 +1,14 @@
 /* Starting and stopping the engine, and its clock. */
 #include "engine/promote.h"
+#include "engine/refresh.h"
 
 #include <stdlib.h>
 
-#define TICK_MS     250         /* how often waiters are told of progress */
-#define IDLE_MS     1000        /* how often the clock looks when nobody waits */
-#define SWEEP_MS    (30 * 1000) /* how often tiers are swept */
-#define JOB_THREADS 8
+#define TICK_MS      250         /* how often waiters are told of progress */
+#define IDLE_MS      1000        /* how often the clock looks when nobody waits */
+#define SWEEP_MS     (30 * 1000) /* how often tiers are swept */
+#define JOB_THREADS  8
+#define LOOK_THREADS 8
 
 void engine_kick_clock(struct mc_cache *cache) {
   cache->clock_kicked = true;
@@ -47,6 +49,7 @@ static void *clock_main(void *arg) {
       sweep(cache);
       sweep_at = now + SWEEP_MS * NS_PER_MS;
     }
+    refresh_tick(cache);
     pthread_mutex_lock(&cache->lock);
     cache->clock_next = next;
     bool in_time = true;
@@ -62,6 +65,7 @@ static void *clock_main(void *arg) {
 mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   mc_status status = work_new(&cache->flight_pool, cache->options.flights, err);
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
+  if (!status) status = work_new(&cache->look_pool, LOOK_THREADS, err);
   if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
   if (status) return status;
   cache->clock_runs = true;
@@ -82,6 +86,7 @@ void engine_stop(struct mc_cache *cache) {
   }
   pthread_mutex_unlock(&cache->lock);
   promoter_stop(cache->promoter);
+  work_free(cache->look_pool);
   work_free(cache->flight_pool); /* flights end their waiters, with the clock's help */
   pthread_mutex_lock(&cache->lock);
   bool ran = cache->clock_runs;

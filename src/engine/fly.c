@@ -6,6 +6,7 @@
 #include "base/url.h"
 #include "engine/download.h"
 #include "engine/engine.h"
+#include "engine/refresh.h"
 
 #define META_MAX ((size_t)256 << 20)
 
@@ -95,6 +96,7 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
   refer(cache, run->entry, entry);
   if (changed && run->entry && run->entry->has_digest) stat_add(cache, STAT_CHANGES, 1);
   if (changed) entry_announce(cache, entry);
+  refresh_note(cache, entry);
   free(run->entry);
   run->entry = entry;
   return MC_OK;
@@ -144,17 +146,28 @@ static const struct hint *hint_of(const struct run *run) {
   return run->flight->unlisted || run->outdated ? NULL : run->flight->hint;
 }
 
-/* The upstream says that it does not exist. */
+/* The one that comes after what is known; `digest` NULL: there is no content. */
+static mc_entry *next_entry(struct run *run, const mc_digest *digest) {
+  int64_t now = clock_wall_ms();
+  mc_entry *entry = entry_after(run->entry, run->flight->url, digest, run->cache->options.history_ms, now);
+  if (entry) entry->checked_at = now;
+  return entry;
+}
+
+/* The upstream says that it does not exist. What it was, and that it's pinned, is true of it when it comes again. */
 static void remember_missing(struct run *run) {
   mc_file_release(run->file);
   run->file = NULL;
-  mc_entry *entry = entry_new(run->flight->url, NULL);
+  mc_entry *entry = next_entry(run, NULL);
   if (!entry) return;
   entry->missing = true;
-  entry->checked_at = clock_wall_ms();
+  entry->pinned = run->entry && run->entry->pinned;
   mc_storage *storage = run->cache->home ? tier_storage(run->cache->home) : NULL;
-  if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, run->flight->key, NULL);
-  publish(run, entry, false, NULL);
+  bool record = entry->history_count || entry->pinned;
+  if (!record && storage && storage->ops->record_remove) {
+    storage->ops->record_remove(storage, run->flight->key, NULL);
+  }
+  publish(run, entry, record, NULL);
 }
 
 /* ---- asking one upstream ---- */
@@ -163,14 +176,14 @@ static void remember_missing(struct run *run) {
  * had although there is a newer one. */
 static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest,
                           bool by_listing) {
-  mc_entry *entry = entry_new(run->flight->url, NULL);
+  mc_entry *entry = next_entry(run, digest);
   if (!entry) return NULL;
   entry->size = size;
   entry->validators = *validators;
   entry->has_digest = true;
   entry->digest = *digest;
-  entry->fetched_at = clock_wall_ms();
-  entry->checked_at = by_listing ? run->flight->hint->at : entry->fetched_at;
+  entry->fetched_at = entry->checked_at;
+  if (by_listing) entry->checked_at = run->flight->hint->at;
   bool pinned = (run->entry && run->entry->pinned) || route_rule(run->cache, entry->url).pin;
   entry->pinned = wants_pin(run->flight, pinned);
   return entry;
@@ -363,7 +376,10 @@ static enum plan make_plan(struct run *run) {
   struct flight *flight = run->flight;
   const mc_entry *entry = run->entry;
   enum plan plan = PLAN_ASK;
-  if (!entry || !(run->file || entry->missing)) return PLAN_ASK;
+  if (!entry || !(run->file || entry->missing)) {
+    flight_set_bare(flight);
+    return PLAN_ASK;
+  }
   bool fresh = entry_is_fresh(cache, entry);
   pthread_mutex_lock(&cache->lock);
   const struct hint *hint = hint_of(run);

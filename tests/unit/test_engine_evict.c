@@ -207,6 +207,7 @@ static void evicting_by_hand(void **state) {
   assert_false(is_here(fixture, 0));
   assert_int_equal(mc_evict(&bytes, fixture->cache, url_of(url, 0), NULL), MC_NOT_FOUND);
   close_cache(fixture);
+  fixture->options.history_ms = 0;
   open_cache(fixture);
   assert_int_equal(try_get(fixture, url_of(url, 0), MC_GET_CACHED, NULL), MC_NOT_FOUND);
 }
