@@ -162,6 +162,7 @@ static void what_no_url_needs_goes_after_a_while(void **state) {
   struct fixture *fixture = *state;
   char old[256];
   fixture->options.revalidate_after_ms = 0;
+  fixture->options.history_ms = 0;
   add_files(1);
   open_with(fixture, 0);
   get_file(fixture, 0);
@@ -207,7 +208,6 @@ static void evicting_by_hand(void **state) {
   assert_false(is_here(fixture, 0));
   assert_int_equal(mc_evict(&bytes, fixture->cache, url_of(url, 0), NULL), MC_NOT_FOUND);
   close_cache(fixture);
-  fixture->options.history_ms = 0;
   open_cache(fixture);
   assert_int_equal(try_get(fixture, url_of(url, 0), MC_GET_CACHED, NULL), MC_NOT_FOUND);
 }

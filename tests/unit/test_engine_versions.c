@@ -210,6 +210,7 @@ static void no_history_if_none_is_wanted(void **state) {
 /* ---- the switch ---- */
 
 static void use_hub(struct fixture *fixture) {
+  fake_hub_reset();
   fixture->options.coordination = "hub";
   fixture->options.coordination_backends = fake_hubs;
 }
