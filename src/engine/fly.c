@@ -99,6 +99,7 @@ static void keep_to_ourselves(struct run *run, mc_entry *entry, mc_status status
   if (coordination_is_out(run->cache, status)) {
     coordination_lost(run->cache, why);
     entry_refer(run->cache, run->flight->key, entry); /* as the record says */
+    if (!same_state(run->entry, entry)) entry_announce(run->cache, entry);
   } else {
     log_warn(run->cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
   }

@@ -435,7 +435,7 @@ bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
   struct reference *known = index_reference(tier, digest);
-  bool referred = tier->ignorant ? true : slot ? slot->references > 0 : known && known->references > 0;
+  bool referred = tier->ignorant || (slot ? slot->references > 0 : known && known->references > 0);
   pthread_mutex_unlock(&tier->lock);
   return referred;
 }

@@ -231,8 +231,10 @@ static void what_is_lost_comes_back_from_the_records(void **state) {
   for (int i = 0; i < 5; i++) get_file(&a, i);
   fake_hub_lose();
   get_file(&b, 3); /* as it's stored */
+  fake_storage_hold(FAKE_RECORD_SCAN, true);
   fake_hub_find(true);
   assert_false(fake_hub_is_filled());
+  fake_storage_hold(FAKE_RECORD_SCAN, false);
   AWAIT(fake_hub_is_filled() && is_settled(&a) && is_settled(&b));
   assert_int_equal(listed_by(&b), 5);
   time_passes(11 * 60 * 1000);
@@ -293,6 +295,28 @@ static void what_is_told_meanwhile_holds(void **state) {
   tier_sweep(a.cache->home);
   assert_int_equal(access(old, F_OK), -1);
   assert_true(on_disk(2));
+}
+
+static void count_change(void *user, const mc_entry *entry) {
+  if (entry->has_digest) atomic_fetch_add((atomic_uint *)user, 1);
+}
+
+static void watchers_hear_of_others_and_of_what_they_missed(void **state) {
+  char url[64];
+  atomic_uint heard = 0;
+  add_files(3);
+  join_both(*state, 0);
+  get_file(&a, 0);
+  mc_watch(b.cache, count_change, &heard);
+  get_file(&a, 1);
+  assert_int_equal(atomic_load(&heard), 1);
+  fake_hub_lose();
+  get_file(&a, 2);
+  fake_hub_find(false);
+  AWAIT(is_settled(&a) && is_settled(&b));
+  AWAIT(atomic_load(&heard) == 2);
+  assert_int_equal(mc_evict(NULL, a.cache, url_of(url, 0), NULL), MC_OK);
+  mc_watch(b.cache, NULL, NULL);
 }
 
 static void a_failure_is_tried_again(void **state) {
@@ -499,6 +523,7 @@ int main(void) {
       TEST(what_is_got_without_the_coordination_is_known_later),
       TEST(a_gap_in_the_middle_begins_anew),
       TEST(what_is_told_meanwhile_holds),
+      TEST(watchers_hear_of_others_and_of_what_they_missed),
       TEST(a_failure_is_tried_again),
       TEST(what_another_evicts_leaves_the_memory_too),
       TEST(evicting_needs_the_coordination),
