@@ -76,7 +76,7 @@ static void publication_job(struct work_job *job) {
   struct pass *pass = self->pass;
   mc_coordination *coordination = pass->cache->coordination;
   mc_error error = MC_ERROR_INIT;
-  mc_status status = MC_OK;
+  mc_status status = MC_CANCELLED;
   if (goes_on(pass)) status = coordination->ops->publish(coordination, self->key, 0, self->entry, &error);
   if (status && status != MC_BUSY) fail(pass, status, &error); /* busy: what is newer will be told of */
   if (status) {
