@@ -13,7 +13,7 @@
 #define KEY_BYTES      16    /* of a key's 32: enough that no two URLs have the same */
 #define FORGOTTEN_MOST 65536 /* remembered, so that what was told before comes too late; then all are dropped */
 
-/* What is known of a URL: 136 bytes of memory. */
+/* What is known of a URL, in 128 bytes of memory. */
 struct known {
   uint8_t key[KEY_BYTES];
   mc_digest digest;
@@ -125,27 +125,34 @@ static void drop_forgotten(struct ledger *ledger) {
 
 /* ---- what is known ---- */
 
-void ledger_set(struct ledger *ledger, const char *key, const mc_entry *entry) {
+bool ledger_set(struct ledger *ledger, const char *key, const mc_entry *entry) {
+  bool other = false;
   pthread_mutex_lock(&ledger->lock);
   struct known *known = find_or_add(ledger, key);
   if (known && gives_way(ledger, known, entry->revision)) {
+    other =
+        known->refers != entry->has_digest || (entry->has_digest && !mc_digest_equal(&known->digest, &entry->digest));
     tell(ledger, known, entry->revision, false);
     point(ledger, known, entry->has_digest ? &entry->digest : NULL, entry->pinned);
   }
   /* Without memory to take it back later: rather kept too long than lost. */
   if (!known && entry->has_digest) tier_refer(ledger->tier, &entry->digest, 1, 0);
   pthread_mutex_unlock(&ledger->lock);
+  return other;
 }
 
-void ledger_forget(struct ledger *ledger, const char *key, uint64_t revision) {
+bool ledger_forget(struct ledger *ledger, const char *key, uint64_t revision) {
+  bool other = false;
   pthread_mutex_lock(&ledger->lock);
   struct known *known = find_or_add(ledger, key);
   if (known && gives_way(ledger, known, revision)) {
+    other = known->refers;
     tell(ledger, known, revision, true);
     point(ledger, known, NULL, false);
   }
   if (ledger->forgotten > FORGOTTEN_MOST && !ledger->counting) drop_forgotten(ledger);
   pthread_mutex_unlock(&ledger->lock);
+  return other;
 }
 
 /* ---- recounts ---- */

@@ -15,10 +15,11 @@ struct tier;
 mc_status ledger_new(struct ledger **out, struct tier *tier, mc_error *err);
 void ledger_free(struct ledger *ledger);
 
-/* This is known of a URL. Never blocks on more than memory, as all below but ledger_begin. */
-void ledger_set(struct ledger *ledger, const char *key, const mc_entry *entry);
-/* It was forgotten when it was of this revision. */
-void ledger_forget(struct ledger *ledger, const char *key, uint64_t revision);
+/* This is known of a URL. Whether it needs another object than before. Never blocks on more than memory, as all below
+ * but ledger_begin. */
+bool ledger_set(struct ledger *ledger, const char *key, const mc_entry *entry);
+/* It was forgotten when it was of this revision. Whether it needed an object. */
+bool ledger_forget(struct ledger *ledger, const char *key, uint64_t revision);
 
 /* Begin a recount. One at a time: waits for another, up to `deadline`; false: it has not begun. */
 bool ledger_begin(struct ledger *ledger, int64_t deadline);

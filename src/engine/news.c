@@ -79,11 +79,14 @@ static bool reconciling_goes_on(void *user) {
 
 static void tell_result(struct news *news, mc_status status, const mc_repair_result *found, const mc_error *error) {
   const mc_logger *logger = news->cache->logger;
+  if (!status) coordination_found(news->cache);
   if (!status && found->records) {
     log_info(logger, ORIGIN,
              "the coordination was compared with the storage: of %llu records it lacked %llu, and had older entries of "
              "%llu",
              (unsigned long long)found->records, (unsigned long long)found->missing, (unsigned long long)found->older);
+  } else if (coordination_is_out(news->cache, status)) {
+    coordination_lost(news->cache, error);
   } else if (status && status != MC_CANCELLED) {
     log_warn(logger, ORIGIN, "the coordination can't be compared with the storage, which is tried again: %s",
              error->message);
@@ -97,7 +100,7 @@ static bool reconcile_once(struct news *news) {
   struct reconcile how = {.go_on = reconciling_goes_on, .user = news, .deadline = INT64_MAX};
   pthread_mutex_lock(&news->lock);
   news->gaps_seen = atomic_load(&news->gaps);
-  how.records = news->records;
+  how.records = how.announce = news->records;
   how.fill = news->fill;
   pthread_mutex_unlock(&news->lock);
   mc_status status = reconcile(news->cache, &how, &found, &error);
@@ -200,9 +203,11 @@ static void hear_entry(struct news *news, const mc_entry *before, const mc_entry
   char key[KEY_SIZE];
   if (!before && !now) return;
   key_of_url(key, now ? now->url : before->url);
-  if (cache->ledger && now) ledger_set(cache->ledger, key, now);
-  if (cache->ledger && !now) ledger_forget(cache->ledger, key, before->revision);
-  announce(cache, before, now);
+  bool other = true; /* else it was known already */
+  if (cache->ledger) {
+    other = now ? entry_refer(cache, key, now) : ledger_forget(cache->ledger, key, before->revision);
+  }
+  if (other) announce(cache, before, now);
   if (!cache->home) return;
   pthread_mutex_lock(&news->lock);
   if (now && now->has_digest) add_sight(news, &now->digest, false);

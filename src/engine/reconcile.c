@@ -47,11 +47,17 @@ static bool goes_on(struct pass *pass) {
 
 /* ---- entries ---- */
 
+/* This is known now; watchers were told if it was known here before. */
+static void note(struct pass *pass, const char *key, const mc_entry *entry) {
+  bool other = entry_refer(pass->cache, key, entry);
+  if (other && pass->how->announce) entry_announce(pass->cache, entry);
+}
+
 static bool note_entry(void *user, const mc_entry *entry) {
   struct pass *pass = user;
   char key[KEY_SIZE];
   key_of_url(key, entry->url);
-  ledger_set(pass->cache->ledger, key, entry);
+  note(pass, key, entry);
   pass->out->entries++;
   return goes_on(pass);
 }
@@ -70,10 +76,14 @@ static void publication_job(struct work_job *job) {
   struct pass *pass = self->pass;
   mc_coordination *coordination = pass->cache->coordination;
   mc_error error = MC_ERROR_INIT;
-  mc_status status = MC_OK;
+  mc_status status = MC_CANCELLED;
   if (goes_on(pass)) status = coordination->ops->publish(coordination, self->key, 0, self->entry, &error);
   if (status && status != MC_BUSY) fail(pass, status, &error); /* busy: what is newer will be told of */
-  ledger_set(pass->cache->ledger, self->key, self->entry);
+  if (status) {
+    ledger_set(pass->cache->ledger, self->key, self->entry); /* needed until then */
+  } else {
+    note(pass, self->key, self->entry);
+  }
   free(self->entry);
   free(self);
   pthread_mutex_lock(&pass->lock);
@@ -116,7 +126,7 @@ static bool note_record(void *user, const char *key, const void *data, size_t si
   if (says == LEDGER_SAME) {
     free(entry);
   } else if (pass->how->dry_run || pass->alone) {
-    ledger_set(pass->cache->ledger, key, entry); /* it is needed all the same */
+    note(pass, key, entry); /* it is needed all the same */
     free(entry);
   } else {
     publish(pass, key, entry);

@@ -6,6 +6,7 @@
 
 struct reconcile {
   bool records;              /* compare with the records; else only what the entries need is counted anew */
+  bool announce;             /* to watchers: what has become another without their being told */
   bool dry_run;              /* tell the coordination nothing */
   bool fill;                 /* it lost its entries: tell it when all are back */
   bool (*go_on)(void *user); /* called now and then: false ends it, with MC_CANCELLED */

@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "engine/tier_index.h"
 
-#define UNREFERRED_TTL_MS (10 * 60 * 1000)
-#define SWEEP_MOST        4096 /* objects evicted by one sweep for their age */
+#define UNREFERRED_TTL_MS ((int64_t)10 * 60 * 1000) /* at least */
+#define SWEEP_MOST        4096                      /* objects evicted by one sweep for their age */
 
 static uint64_t share(uint64_t capacity, uint32_t percent) {
   return capacity / 100 * percent + capacity % 100 * percent / 100;
@@ -50,19 +50,23 @@ static enum fate judge(struct tier *tier, struct slot *slot) {
   return FATE_STAYS;
 }
 
-/* Remove a victim, unless it turns out that it's in use by others. Returns the bytes that are free now. With the lock
- * held, which is let go of meanwhile. */
-static uint64_t evict(struct tier *tier, struct slot *slot) {
+/* Remove a victim that goes. With the lock held, which is let go of meanwhile. */
+static void evict(struct tier *tier, struct slot *slot) {
   uint64_t size = slot->object.size;
   mc_error err = MC_ERROR_INIT;
-  enum fate fate = judge(tier, slot);
-  if (fate != FATE_GOES) return fate == FATE_GONE ? size : 0;
   if (index_remove(tier, slot, &err)) log_warn(tier->config.logger, ORIGIN, "can't evict an object: %s", err.message);
-  if (!tier->config.evicted) return size;
+  if (!tier->config.evicted) return;
   pthread_mutex_unlock(&tier->lock);
   tier->config.evicted(tier->config.user, 1, size);
   pthread_mutex_lock(&tier->lock);
-  return size;
+}
+
+/* The same for one that may yet stay. Returns the bytes that are free now. */
+static uint64_t evict_or_spare(struct tier *tier, struct slot *slot) {
+  uint64_t size = slot->object.size;
+  enum fate fate = judge(tier, slot);
+  if (fate == FATE_GOES) evict(tier, slot);
+  return fate == FATE_STAYS ? 0 : size;
 }
 
 /* With the lock held: evict until `bytes` more fit below `percent` of the capacity. */
@@ -71,7 +75,7 @@ static bool make_room(struct tier *tier, uint64_t bytes, uint32_t percent) {
   while (tier->bytes + tier->reserved + bytes > limit) {
     struct slot *slot = victim(tier);
     if (!slot) return false;
-    evict(tier, slot);
+    evict_or_spare(tier, slot);
   }
   return true;
 }
@@ -134,7 +138,7 @@ bool tier_evict(struct tier *tier, uint64_t bytes) {
   bool fits = free_now + tier->idle_bytes >= bytes; /* else all would go for nothing */
   bytes -= fits && free_now < bytes ? free_now : 0;
   while (fits && bytes && (slot = victim(tier))) {
-    uint64_t freed = evict(tier, slot);
+    uint64_t freed = evict_or_spare(tier, slot);
     bytes -= freed < bytes ? freed : bytes;
     any = any || freed;
   }
@@ -147,7 +151,8 @@ bool tier_evict(struct tier *tier, uint64_t bytes) {
 static bool overdue(const struct tier *tier, const struct slot *slot, int64_t now) {
   int64_t age = now - slot->used_at;
   if (tier->config.ttl_ms > 0 && age > tier->config.ttl_ms) return true;
-  return !tier->config.copies && slot->references <= 0 && age > UNREFERRED_TTL_MS;
+  int64_t keep_ms = tier->config.keep_ms > UNREFERRED_TTL_MS ? tier->config.keep_ms : UNREFERRED_TTL_MS;
+  return !tier->config.copies && slot->references <= 0 && age > keep_ms;
 }
 
 /* In one pass over the idle objects, as each eviction lets go of the lock: which are overdue, then one by one. */
@@ -165,7 +170,8 @@ static void evict_overdue(struct tier *tier, int64_t now) {
   }
   for (size_t i = 0; i < count; i++) {
     slot = index_find(tier, &list[i]);
-    if (slot && slot->idle && overdue(tier, slot, now) && !change_runs(tier, &list[i])) evict(tier, slot);
+    if (!slot || !slot->idle || !overdue(tier, slot, now) || change_runs(tier, &list[i])) continue;
+    if (judge(tier, slot) == FATE_GOES && overdue(tier, slot, now)) evict(tier, slot);
   }
   free(list);
 }

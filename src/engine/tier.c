@@ -422,7 +422,12 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins) {
   pthread_mutex_lock(&tier->lock);
   index_refer(tier, digest, references, pins);
+  struct slot *slot = index_find(tier, digest);
+  bool given_up = slot && references < 0 && slot->references <= 0;
+  if (given_up) slot->used_at = clock_wall_ms();
   pthread_mutex_unlock(&tier->lock);
+  if (given_up && tier->storage->ops->touch)
+    tier->storage->ops->touch(tier->storage, digest); /* after a restart, too */
 }
 
 bool tier_has(struct tier *tier, const mc_digest *digest) {
@@ -449,7 +454,7 @@ bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
   struct reference *known = index_reference(tier, digest);
-  bool referred = tier->ignorant ? true : slot ? slot->references > 0 : known && known->references > 0;
+  bool referred = tier->ignorant || (slot ? slot->references > 0 : known && known->references > 0);
   pthread_mutex_unlock(&tier->lock);
   return referred;
 }

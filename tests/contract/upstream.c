@@ -1237,6 +1237,17 @@ static void test_cache(void **state) {
   assert_int_equal(found.error.status, MC_NOT_FOUND);
   assert_string_equal(found.error.message, "there is no such file");
   assert_true(found.size == MC_SIZE_UNKNOWN);
+  if (!ops->repair) return;
+  mc_repair_result repaired;
+  world->ops->expect(world->origin, REQUEST_REPAIR);
+  memset(&repaired, 0xee, sizeof(repaired));
+  assert_int_equal(ops->repair(world->upstream, true, &repaired, &no_limits, NULL), MC_OK);
+  assert_int_equal(repaired.struct_size, sizeof(repaired));
+  assert_int_equal(repaired.records, 5);
+  assert_int_equal(repaired.entries, 4);
+  assert_int_equal(repaired.missing, 3);
+  assert_int_equal(repaired.older, 2);
+  assert_int_equal(repaired.objects, 1);
 }
 
 static void test_cache_ends(void **state) {

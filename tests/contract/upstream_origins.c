@@ -424,6 +424,7 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   Modelcache__V1__EvictResponse evict = MODELCACHE__V1__EVICT_RESPONSE__INIT;
   Modelcache__V1__StatusResponse status = MODELCACHE__V1__STATUS_RESPONSE__INIT;
   Modelcache__V1__CheckOriginResponse check = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  Modelcache__V1__RepairResponse repair = MODELCACHE__V1__REPAIR_RESPONSE__INIT;
   Modelcache__V1__Entry message, *pointer = &message;
   Modelcache__V1__Validators validators;
   char etag[16], url[2 * MAX_NAME];
@@ -444,6 +445,12 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   if (request == REQUEST_EVICT) send_message(call, &evict.base);
   if (request == REQUEST_STATUS) send_message(call, &status.base);
   if (request == REQUEST_CHECK) send_message(call, &check.base);
+  repair.records = 5;
+  repair.entries = 4;
+  repair.missing = 3;
+  repair.older = 2;
+  repair.objects = 1;
+  if (request == REQUEST_REPAIR) send_message(call, &repair.base);
   peer_finish(call, 0, NULL);
 }
 

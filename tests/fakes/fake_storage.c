@@ -212,7 +212,8 @@ static mc_status wrap_record_remove(mc_storage *self, const char *key, mc_error 
 static mc_status wrap_record_scan(mc_storage *self,
                                   bool (*visit)(void *user, const char *key, const void *data, size_t size), void *user,
                                   size_t max, mc_error *err) {
-  return inner_of(self)->ops->record_scan(inner_of(self), visit, user, max, err);
+  mc_status status = call(FAKE_RECORD_SCAN, err);
+  return status ? status : inner_of(self)->ops->record_scan(inner_of(self), visit, user, max, err);
 }
 
 static mc_status open_posix(mc_storage **out, const mc_storage_config *config, mc_error *err);
