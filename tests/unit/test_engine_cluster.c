@@ -177,9 +177,11 @@ static void each_member_tries_once_what_fails(void **state) {
   struct pending here, there;
   open_both(first);
   struct fake_content *content = begin_download(first, &here);
+  fake_lock();
   content->fails_at = 2 * CHUNK;
   content->fails_with = MC_PERMISSION_DENIED;
   content->fails = UINT32_MAX;
+  fake_unlock();
   start_get_watched(&there, &other, URL, NULL);
   await_flight(&there);
   fake_release(content);
