@@ -487,7 +487,9 @@ def test_what_another_pod_has_in_memory_is_read_from_there(nginx, redis, make_cl
     wait_until(lambda: redis("EXISTS", f"modelcache:holders:{model.sha256}") == 1, 20, "the holder being known")
     before = holder.metric("served_bytes_total"), asked.metric("served_bytes_total")
     check(getter.get(getter.client(asked), url, model.size).wait(), model)
-    wait_until(lambda: holder.metric("served_bytes_total") - before[0] >= model.size, what="the holder having served it")
+    wait_until(
+        lambda: holder.metric("served_bytes_total") - before[0] >= model.size, what="the holder having served it"
+    )
     assert asked.metric("served_bytes_total") == before[1]
 
 
