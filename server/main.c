@@ -81,6 +81,12 @@ static void data_endpoint(char text[300], const struct server_options *options, 
   }
 }
 
+/* For people who look at the cluster: the same host, with the control plane's port. */
+static void control_endpoint(char text[300], const char *data, int port) {
+  data += strlen("tcp://");
+  snprintf(text, 300, "%.*s:%d", (int)(strrchr(data, ':') - data), data, port);
+}
+
 static int write_ports(const char *path, const char *control, const char *data, const char *web) {
   char temporary[4200];
   snprintf(temporary, sizeof(temporary), "%s.new", path);
@@ -93,7 +99,7 @@ static int write_ports(const char *path, const char *control, const char *data, 
 static int start(struct parts *parts, struct server_options *options) {
   mc_error error = MC_ERROR_INIT;
   mc_serve_options serve;
-  char endpoint[300], control[300], web[300] = "none";
+  char endpoint[300], control[300], reachable[300], web[300] = "none";
   mc_serve_options_init(&serve);
   serve.address = options->data;
   serve.threads = options->data_threads;
@@ -107,6 +113,8 @@ static int start(struct parts *parts, struct server_options *options) {
     return fail(&error);
   }
   bound(control, options->control, control_port(parts->control));
+  control_endpoint(reachable, endpoint, control_port(parts->control));
+  if (mc_advertise(parts->cache, endpoint, reachable, &error)) return fail(&error);
   const char *upper = options->cache.endpoint ? options->cache.endpoint : "";
   if (*upper && listens_at(upper, control)) {
     log_say(MC_LOG_ERROR,
@@ -133,6 +141,7 @@ static int start(struct parts *parts, struct server_options *options) {
 static void stop(struct parts *parts, int64_t drain_ms) {
   int64_t deadline = monotonic_ns() / NS_PER_MS + drain_ms;
   web_drain(parts->web);
+  if (parts->cache) mc_advertise(parts->cache, NULL, NULL, NULL);
   if (parts->control && !control_stop(parts->control, drain_ms)) {
     log_say(MC_LOG_WARN, "a call to an origin does not end; stopped without it");
     _exit(0);

@@ -13,6 +13,7 @@
 #define BATCHES_AHEAD 8     /* of one List that the client has not taken yet */
 #define SLOW_MS       30000 /* a client that takes no batch for so long is given up */
 #define MAX_WATCHES   10000
+#define MAX_ENDPOINTS 8 /* of one ticket */
 /* How long an upstream may be waited for where the client sets no deadline. */
 #define STAT_MS (60 * 1000)
 #define LIST_MS (600 * 1000)
@@ -31,22 +32,25 @@ struct fetch {
   struct call *call;
   mc_request *request;
   pthread_mutex_t lock;
-  bool follow, quiet, followed, cancelled;
+  bool follow, quiet, cancelled;
+  uint8_t followed[32]; /* the download that it was last told to follow; zeros: none yet */
   bool has_known;
   mc_digest known;
   mc_phase told_phase;
   int64_t told_at;
 };
 
-static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const mc_validators *validators) {
+/* The bytes are at these endpoints; at our own if there is none. */
+static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const mc_validators *validators,
+                        const char *const *endpoints, size_t count) {
   Modelcache__V1__Validators message;
   Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
-  char *endpoints[] = {call_service(call)->data_endpoint};
+  const char *own[] = {call_service(call)->data_endpoint};
   fill_validators(&message, validators);
   ticket->validators = &message;
   ticket->chunk_size = (uint32_t)MC_CHUNK_SIZE;
-  ticket->endpoints = endpoints;
-  ticket->n_endpoints = 1;
+  ticket->endpoints = (char **)(count ? endpoints : own);
+  ticket->n_endpoints = count ? count : 1;
   event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_TICKET;
   event.ticket = ticket;
   call_send(call, &event.base);
@@ -62,18 +66,21 @@ static bool is_due(struct fetch *fetch, const mc_progress *news) {
   return true;
 }
 
-static void fetch_progress(void *user, const mc_progress *news) {
+/* Tell which download can be followed, here or at another member; and again when another one takes its place. */
+static void tell_flight(struct fetch *fetch, const mc_progress *news) {
   static const uint8_t none[32];
+  if (memcmp(news->flight, none, 32) == 0 || news->total == MC_SIZE_UNKNOWN) return;
+  if (memcmp(news->flight, fetch->followed, 32) == 0) return;
+  Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
+  memcpy(fetch->followed, news->flight, 32);
+  ticket.flight = (ProtobufCBinaryData){32, fetch->followed};
+  ticket.size = news->total;
+  send_ticket(fetch->call, &ticket, &news->validators, &news->endpoint, *news->endpoint ? 1 : 0);
+}
+
+static void fetch_progress(void *user, const mc_progress *news) {
   struct fetch *fetch = user;
-  bool can_follow =
-      fetch->follow && !fetch->followed && memcmp(news->flight, none, 32) != 0 && news->total != MC_SIZE_UNKNOWN;
-  if (can_follow) {
-    Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
-    fetch->followed = true;
-    ticket.flight = (ProtobufCBinaryData){32, (uint8_t *)news->flight};
-    ticket.size = news->total;
-    send_ticket(fetch->call, &ticket, &news->validators);
-  }
+  if (fetch->follow) tell_flight(fetch, news);
   if (fetch->quiet || !call_is_idle(fetch->call) || !is_due(fetch, news)) return; /* the next one says more */
   Modelcache__V1__Progress progress = MODELCACHE__V1__PROGRESS__INIT;
   Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
@@ -101,6 +108,8 @@ static void fetch_done(void *user, mc_status status, mc_file *file, const mc_err
     Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
     const mc_digest *digest = mc_file_digest(file);
     const mc_chunk_table *chunks = mc_file_chunks(file);
+    const char *endpoints[MAX_ENDPOINTS];
+    size_t count = mc_file_endpoints(file, endpoints, MAX_ENDPOINTS);
     ticket.complete = true;
     ticket.digest = (ProtobufCBinaryData){sizeof(*digest), (uint8_t *)digest};
     ticket.size = mc_file_size(file);
@@ -108,7 +117,7 @@ static void fetch_done(void *user, mc_status status, mc_file *file, const mc_err
     if (chunks && !(fetch->has_known && mc_digest_equal(&fetch->known, digest))) {
       ticket.chunks = (ProtobufCBinaryData){chunks->count * sizeof(mc_hash128), (uint8_t *)chunks->hashes};
     }
-    send_ticket(call, &ticket, mc_file_validators(file));
+    send_ticket(call, &ticket, mc_file_validators(file), endpoints, count);
     mc_file_release(file);
   }
   call_finish(call, status, error);

@@ -38,9 +38,12 @@ static void *clock_main(void *arg) {
     struct flight **flights = flights_living(cache, &count);
     pthread_mutex_unlock(&cache->lock);
     int64_t next = deadline_earlier(now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS, member_tick(cache->member, now));
+    bool renew = false;
     for (size_t i = 0; i < count; i++) {
       next = deadline_earlier(next, requests_tick(cache, flights[i], now));
-      flight_renew(flights[i], now);
+      int64_t due = claim_due(flights[i]);
+      if (due > now) next = deadline_earlier(next, due);
+      renew |= due <= now;
       flight_release(flights[i]);
     }
     free(flights);
@@ -49,6 +52,7 @@ static void *clock_main(void *arg) {
       sweep_at = now + SWEEP_MS * NS_PER_MS;
     }
     pthread_mutex_lock(&cache->lock);
+    if (renew) claims_renew(cache);
     cache->clock_next = next;
     bool in_time = true;
     while (cache->clock_runs && !cache->clock_kicked && in_time) {
@@ -63,6 +67,7 @@ static void *clock_main(void *arg) {
 mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   mc_status status = work_new(&cache->flight_pool, cache->options.flights, err);
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
+  if (!status) status = work_new(&cache->claim_pool, 1, err);
   if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
   if (!status) status = member_new(&cache->member, cache, err);
   if (status) return status;
@@ -91,6 +96,7 @@ void engine_stop(struct mc_cache *cache) {
   pthread_cond_signal(&cache->clock_wake);
   pthread_mutex_unlock(&cache->lock);
   if (ran) pthread_join(cache->clock, NULL);
+  work_free(cache->claim_pool);
   work_free(cache->job_pool); /* nothing submits to it any more */
   promoter_free(cache->promoter);
   struct member *member = cache->member;

@@ -13,7 +13,7 @@
  *
  * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths, sweeps and
  * the like), the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress,
- * claims. */
+ * claims. It calls no backend: what might block is a job. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -73,10 +73,14 @@ struct mc_cache {
   char endpoint[MC_ENDPOINT_SIZE], control[MC_ENDPOINT_SIZE]; /* of mc_advertise; under lock; "": none */
 
   struct work *flight_pool, *job_pool;
-  struct promoter *promoter; /* NULL: there is one tier, or none */
-  struct member *member;     /* NULL: the coordination is not shared */
-  char id[OWNER_SIZE];       /* of this member */
-  int64_t started_at;        /* milliseconds since 1970 */
+  struct work *claim_pool; /* one thread, which a coordination may keep, and which no copy may keep from claims */
+  struct work_job renewal;
+  bool renewing, renew_again; /* under lock */
+  atomic_bool told_outage;    /* that the coordination can't be reached */
+  struct promoter *promoter;  /* NULL: there is one tier, or none */
+  struct member *member;      /* NULL: the coordination is not shared */
+  char id[OWNER_SIZE];        /* of this member */
+  int64_t started_at;         /* milliseconds since 1970 */
 
   pthread_mutex_t lock;
   struct flight *flights;       /* by key: those that can be joined */
@@ -229,12 +233,13 @@ struct flight {
   bool unlisted; /* somebody joined who knows of no listing, or of another: the hint is not good for him */
   bool dated;    /* what it brings is of when the hint was listed */
   bool joinable; /* in cache->flights */
+  bool joined;   /* somebody has, since it looked up what is known */
   bool detached; /* goes on without waiters: a prefetch, a background revalidation */
   bool direct;   /* see above; does not change */
   bool writes;   /* a direct one runs: it may write to its caller's memory until it ends */
   bool revalidate, pin, unpin;
   bool ended;                 /* everybody was told */
-  bool settled;               /* what those three say has been looked at for the last time */
+  bool settled;               /* what those three say is not looked at any more */
   struct mc_request *request; /* of a direct one; with a reference */
   struct mc_request *waiters; /* those that the clock has looked at in its round come last */
   int64_t due;                /* when a waiter's deadline or cancellation is to be looked at */
@@ -260,8 +265,11 @@ struct flight {
   mc_validators validators;
   uint64_t rate, rate_bytes;
   int64_t rate_at;
-  uint64_t claim; /* the token of the claim that the clock keeps alive; 0: none */
-  int64_t renewed_at;
+  bool elsewhere; /* another member downloads it, who tells the news */
+  mc_claim_news news;
+  uint64_t claim;   /* the token of the claim that is kept alive; 0: none */
+  int64_t renew_at; /* when it is renewed next */
+  bool claim_lost;  /* as a renewal was told */
 };
 
 /* Join the flight of the request's URL, or start it. With a NULL request: a detached one. */
@@ -290,15 +298,34 @@ mc_status flight_begin_direct(struct flight *flight, mc_error *err);
 /* Let the download under way be seen and, once its size is known, followed; and no more. */
 void flight_show(struct flight *flight);
 void flight_hide(struct flight *flight);
-/* The claim that the clock keeps alive; 0: none. */
-void flight_set_claim(struct flight *flight, uint64_t token);
+/* Nobody joins any more: who comes now gets a flight of his own. With cache->lock held. */
+void flight_seal(struct flight *flight);
 /* The result is known: nobody can join any more; everybody is told. Takes over `file`. */
 void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc_error *error);
 
-/* What a flight's waiters are told now. progress->reason is `reason` then. */
-void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE]);
-/* Keep the flight's claim alive; called by the clock. */
-void flight_renew(struct flight *flight, int64_t now);
+/* What a flight's waiters are told now. progress->reason is `reason` then, and progress->endpoint `endpoint`. */
+void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE],
+                     char endpoint[MC_ENDPOINT_SIZE]);
+
+/* ---- claim.c: claims while they are held, and the coordination when it can't be reached ---- */
+
+/* The claim that is kept alive from now on; 0: none. */
+void claim_keep(struct flight *flight, uint64_t token);
+/* Whether a renewal was told that another has it. */
+bool claim_is_lost(struct flight *flight);
+/* Its news are told as soon as they can be. */
+void claim_tell_soon(struct flight *flight);
+/* For mc_coordination_ops.wait; `user` is the flight that waits. */
+void claim_hear(void *user, const mc_claim_news *news);
+/* When the flight's claim is to be renewed; INT64_MAX: it has none. */
+int64_t claim_due(struct flight *flight);
+/* Have those renewed that are due. With cache->lock held. */
+void claims_renew(struct mc_cache *cache);
+/* Whether an op of the coordination failed as it does when others could go on without it. */
+bool coordination_is_out(const struct mc_cache *cache, mc_status status);
+/* Say so, once for each outage; and that it is over. */
+void coordination_lost(struct mc_cache *cache, const mc_error *why);
+void coordination_found(struct mc_cache *cache);
 
 /* ---- fly.c, direct.c: what flights do ---- */
 

@@ -16,41 +16,62 @@ void flight_set_phase(struct flight *flight, mc_phase phase, const char *reason)
   flight->phase = phase;
   flight->reason = reason;
   flight->upstream_reason[0] = 0;
+  flight->elsewhere = false;
   pthread_mutex_unlock(&flight->lock);
   pthread_mutex_lock(&flight->cache->lock);
   if (flight->watched) engine_kick_clock(flight->cache);
   pthread_mutex_unlock(&flight->cache->lock);
 }
 
-void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE]) {
-  int64_t now = clock_ns();
-  *progress = (mc_progress){.total = MC_SIZE_UNKNOWN, .eta_ms = -1, .endpoint = ""};
+/* The rate of a download whose bytes are so many now; with the flight's lock held. */
+static uint64_t measure(struct flight *flight, uint64_t bytes) {
+  int64_t now = clock_ns(), passed = now - flight->rate_at;
+  if (flight->rate_at == 0 || bytes < flight->rate_bytes) {
+    flight->rate_at = now;
+    flight->rate_bytes = bytes;
+  } else if (passed > NS_PER_S / 2) {
+    uint64_t rate = (uint64_t)((double)(bytes - flight->rate_bytes) * NS_PER_S / (double)passed);
+    flight->rate = flight->rate ? (3 * flight->rate + rate) / 4 : rate;
+    flight->rate_at = now;
+    flight->rate_bytes = bytes;
+  }
+  return flight->rate;
+}
+
+/* What another member told; with the flight's lock held. */
+static void progress_elsewhere(const struct flight *flight, mc_progress *progress, char endpoint[MC_ENDPOINT_SIZE]) {
+  const mc_claim_news *news = &flight->news;
+  progress->bytes = news->bytes;
+  progress->total = news->total;
+  progress->rate = news->rate;
+  progress->validators = news->validators;
+  if (!*news->endpoint) return;
+  memcpy(progress->flight, news->flight, sizeof(progress->flight));
+  memcpy(endpoint, news->endpoint, MC_ENDPOINT_SIZE);
+}
+
+void flight_progress(struct flight *flight, mc_progress *progress, char reason[REASON_SIZE],
+                     char endpoint[MC_ENDPOINT_SIZE]) {
+  *progress = (mc_progress){.total = MC_SIZE_UNKNOWN, .eta_ms = -1, .reason = reason, .endpoint = endpoint};
+  *endpoint = 0;
   pthread_mutex_lock(&flight->lock);
   progress->phase = flight->phase;
-  progress->reason = reason;
   snprintf(reason, REASON_SIZE, "%s", flight->upstream_reason[0] ? flight->upstream_reason : flight->reason);
-  progress->bytes = flight->upstream_bytes;
-  progress->total = flight->upstream_total;
-  if (flight->shown) {
+  if (flight->elsewhere) {
+    progress_elsewhere(flight, progress, endpoint);
+  } else if (flight->shown) {
     progress->bytes = atomic_load_explicit(&flight->download->bytes, memory_order_relaxed);
     progress->total = flight->size;
     progress->validators = flight->validators;
+  } else {
+    progress->bytes = flight->upstream_bytes;
+    progress->total = flight->upstream_total;
   }
   if (flight->listed) memcpy(progress->flight, flight->id, sizeof(progress->flight));
   if (progress->total != MC_SIZE_UNKNOWN && progress->bytes > progress->total) progress->bytes = progress->total;
-  int64_t passed = now - flight->rate_at;
-  if (flight->rate_at == 0 || progress->bytes < flight->rate_bytes) {
-    flight->rate_at = now;
-    flight->rate_bytes = progress->bytes;
-  } else if (passed > NS_PER_S / 2) {
-    uint64_t rate = (uint64_t)((double)(progress->bytes - flight->rate_bytes) * NS_PER_S / (double)passed);
-    flight->rate = flight->rate ? (3 * flight->rate + rate) / 4 : rate;
-    flight->rate_at = now;
-    flight->rate_bytes = progress->bytes;
-  }
-  progress->rate = flight->rate;
-  if (flight->rate && progress->total != MC_SIZE_UNKNOWN) {
-    progress->eta_ms = (int64_t)((double)(progress->total - progress->bytes) * 1000 / (double)flight->rate);
+  if (!flight->elsewhere) progress->rate = measure(flight, progress->bytes);
+  if (progress->rate && progress->total != MC_SIZE_UNKNOWN) {
+    progress->eta_ms = (int64_t)((double)(progress->total - progress->bytes) * 1000 / (double)progress->rate);
   }
   pthread_mutex_unlock(&flight->lock);
 }
@@ -94,6 +115,7 @@ void flight_show(struct flight *flight) {
   pthread_mutex_unlock(&flight->lock);
   pthread_mutex_unlock(&flight->cache->lock);
   flight_set_phase(flight, MC_PHASE_DOWNLOADING, "downloading");
+  claim_tell_soon(flight);
 }
 
 void flight_set_download(struct flight *flight, struct download *download) {
@@ -246,6 +268,11 @@ static mc_status start_shared(struct flight **out, struct mc_cache *cache, const
   return MC_OK;
 }
 
+void flight_seal(struct flight *flight) {
+  if (flight->joinable) HASH_DEL(flight->cache->flights, flight);
+  flight->joinable = false;
+}
+
 mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, struct mc_request *request,
                       uint32_t flags, mc_error *err) {
   struct flight *flight = NULL;
@@ -256,11 +283,11 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
   uint32_t late = flight && flight->settled ? MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN : 0;
   if (flight && flight->dated && !same) late |= MC_GET_REVALIDATE;
   if (flags & late) {
-    HASH_DEL(cache->flights, flight); /* it would end without doing so */
-    flight->joinable = false;
+    flight_seal(flight); /* it would end without doing so */
     flight = NULL;
   }
   if (flight && !same) flight->unlisted = true;
+  if (flight) flight->joined = true;
   if (!status && !flight) status = start_shared(&flight, cache, url, key, request, err);
   if (!status) {
     flight->revalidate |= (flags & MC_GET_REVALIDATE) != 0;
@@ -304,25 +331,6 @@ mc_status flight_begin_direct(struct flight *flight, mc_error *err) {
   flight->writes = !status;
   pthread_mutex_unlock(&flight->cache->lock);
   return status;
-}
-
-/* ---- its claim ---- */
-
-void flight_set_claim(struct flight *flight, uint64_t token) {
-  pthread_mutex_lock(&flight->lock);
-  flight->claim = token;
-  flight->renewed_at = clock_ns();
-  pthread_mutex_unlock(&flight->lock);
-}
-
-void flight_renew(struct flight *flight, int64_t now) {
-  struct mc_cache *cache = flight->cache;
-  pthread_mutex_lock(&flight->lock);
-  uint64_t token = flight->claim;
-  bool due = token && now - flight->renewed_at > cache->options.lease_ms * NS_PER_MS / 3;
-  if (due) flight->renewed_at = now;
-  pthread_mutex_unlock(&flight->lock);
-  if (due) cache->coordination->ops->renew(cache->coordination, flight->key, token, NULL, NULL);
 }
 
 /* ---- its end ---- */
@@ -370,8 +378,7 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   struct mc_request *request, *next;
   uint64_t count;
   pthread_mutex_lock(&cache->lock);
-  if (flight->joinable) HASH_DEL(cache->flights, flight);
-  flight->joinable = false;
+  flight_seal(flight);
   flight->ended = true;
   struct mc_request *waiters = take_waiters(flight, status, file, error, &count);
   pthread_mutex_unlock(&cache->lock);

@@ -17,8 +17,11 @@ struct run {
   mc_entry *entry; /* what is known, or NULL */
   mc_file *file;   /* the copy at hand, verified, or NULL */
   mc_claim claim;
-  bool missing;  /* the upstream says that it does not exist */
-  bool outdated; /* what the hint says is not so any more */
+  mc_entry *overtaken; /* what could not be published, as another has got further, or is about to; or NULL */
+  bool recorded;       /* a record was written, or a commit told to */
+  bool unheard;        /* the claim's owner can't be waited for */
+  bool missing;        /* the upstream says that it does not exist */
+  bool outdated;       /* what the hint says is not so any more */
 };
 
 /* ---- publishing ---- */
@@ -44,50 +47,94 @@ static bool wants_pin(struct flight *flight, bool pinned) {
   return pin;
 }
 
-/* The same for the last time: whoever wants something else from now on needs another flight. */
+/* The same for the last time: whoever comes from now on needs another flight. That is also because another member may
+ * publish something newer once our claim is given back: see make_plan. */
 static bool settle_pin(struct flight *flight, bool pinned) {
   pthread_mutex_lock(&flight->cache->lock);
   bool pin = flight->pin || (pinned && !flight->unpin);
   flight->settled = true;
+  flight_seal(flight);
   pthread_mutex_unlock(&flight->cache->lock);
   return pin;
 }
 
+/* Of two entries the one with the larger revision is newer: see coordination.h. */
+static void stamp(const struct run *run, mc_entry *entry) {
+  uint64_t least = run->claim.granted ? run->claim.token : (uint64_t)clock_wall_ms() * 1000;
+  uint64_t known = run->entry ? run->entry->revision : 0;
+  entry->revision = least > known ? least : known + 1;
+}
+
+static mc_status put_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage,
+                            mc_error *err) {
+  if (entry->has_digest) return entry_record(cache, key, entry, stage, err);
+  mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
+  if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, key, NULL);
+  return MC_OK;
+}
+
 /* Write the record, or have the commit of `stage` do so, unless the claim was lost: whoever has it since may have
- * written a newer one. */
+ * written a newer one. Who loses it from here on mends that: see mend_record. */
 static mc_status write_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_coordination *coordination = run->cache->coordination;
   const char *key = run->flight->key;
-  if (run->claim.granted && coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL) == MC_BUSY)
+  if (run->claim.granted && (claim_is_lost(run->flight) ||
+                             coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL) == MC_BUSY)) {
     return MC_OK;
-  return entry_record(run->cache, key, entry, stage, err);
+  }
+  run->recorded = true;
+  return put_record(run->cache, key, entry, stage, err);
+}
+
+/* Publish it with the claim. If that is gone, it is as good without one, as long as nobody has it or has published
+ * since: it is gone, too, when the coordination has lost all. */
+static mc_status publish_entry(struct run *run, const mc_entry *entry, mc_error *err) {
+  mc_coordination *coordination = run->cache->coordination;
+  const char *key = run->flight->key;
+  uint64_t token = run->claim.granted ? run->claim.token : 0;
+  claim_keep(run->flight, 0); /* a renewal that comes later must not take it for lost */
+  mc_status status = coordination->ops->publish(coordination, key, token, entry, err);
+  if (status != MC_BUSY || !token) return status;
+  run->claim.granted = false;
+  status = coordination->ops->publish(coordination, key, 0, entry, err);
+  if (!status && !run->recorded) put_record(run->cache, key, entry, NULL, NULL);
+  return status;
+}
+
+/* Another has got further, or nobody can be told: what we have is no less true for that. Takes over `entry`. */
+static void keep_to_ourselves(struct run *run, mc_entry *entry, mc_status status, const mc_error *why) {
+  if (coordination_is_out(run->cache, status)) {
+    coordination_lost(run->cache, why);
+  } else {
+    log_warn(run->cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
+  }
+  free(run->overtaken);
+  run->overtaken = status == MC_BUSY ? entry : NULL;
+  if (!run->overtaken) free(entry);
 }
 
 /* Publish an entry, which becomes the run's. Takes over `entry`. */
 static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error *err) {
   struct mc_cache *cache = run->cache;
-  struct flight *flight = run->flight;
-  bool changed = !same_state(run->entry, entry), pinned = settle_pin(flight, entry->pinned);
+  bool changed = !same_state(run->entry, entry), pinned = settle_pin(run->flight, entry->pinned);
   if (entry->has_digest && pinned != entry->pinned) {
     entry->pinned = pinned;
     record = true;
   }
-  mc_status status = record ? write_record(run, entry, NULL, err) : MC_OK;
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = record ? write_record(run, entry, NULL, &error) : MC_OK;
   if (status && !changed) { /* a full disk, say: the record of before is no less true, but for its times */
     log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
     status = MC_OK;
   }
-  if (!status) {
-    uint64_t token = run->claim.granted ? run->claim.token : 0;
-    status = cache->coordination->ops->publish(cache->coordination, flight->key, token, entry, err);
-  }
-  /* Another holds the claim by now, or nobody can be told: what we have is no less true for that. */
-  if (status == MC_BUSY || (status && mc_status_is_retryable(status) && entry->has_digest)) {
-    log_warn(cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
-    free(entry);
+  bool written = !status;
+  if (!status) status = publish_entry(run, entry, &error);
+  if (written && (status == MC_BUSY || (mc_status_is_retryable(status) && entry->has_digest))) {
+    keep_to_ourselves(run, entry, status, &error);
     return MC_OK;
   }
   if (status) {
+    if (err) *err = error;
     free(entry);
     return status;
   }
@@ -100,15 +147,47 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
   return MC_OK;
 }
 
+/* Whoever was overtaken may have written its record over the newer one: with the claim, which keeps others from doing
+ * the same meanwhile, that is written once more. Everybody has been told the result by then. */
+static void mend_record(struct run *run) {
+  struct mc_cache *cache = run->cache;
+  const mc_coordination_ops *ops = cache->coordination->ops;
+  const char *key = run->flight->key;
+  mc_entry *now = NULL;
+  for (;;) {
+    if (ops->claim(cache->coordination, key, &run->claim, NULL)) return;
+    if (run->claim.granted) break;
+    if (ops->wait(cache->coordination, key, run->claim.token, NULL, NULL, &run->flight->call, NULL)) return;
+  }
+  mc_status status = ops->lookup(cache->coordination, key, &now, NULL);
+  if (!status && now->revision >= run->overtaken->revision) {
+    put_record(cache, key, now, NULL, NULL);
+  } else if (!status || status == MC_NOT_FOUND) { /* whoever had the claim has published nothing */
+    run->overtaken->revision = run->claim.token;
+    put_record(cache, key, run->overtaken, NULL, NULL);
+    status = ops->publish(cache->coordination, key, run->claim.token, run->overtaken, NULL);
+    if (!status) refer(cache, now, run->overtaken);
+    run->claim.granted = status != MC_OK;
+  }
+  free(now);
+}
+
 static mc_status no_entry(mc_error *err) {
   return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an entry");
+}
+
+/* What comes after the known entry, where that stays true in most. */
+static mc_entry *next_entry(const struct run *run) {
+  mc_entry *entry = entry_copy(run->entry);
+  if (entry) stamp(run, entry);
+  return entry;
 }
 
 /* What is known stays true, but for whether it's pinned: nothing comes after this. */
 static mc_status pin_entry(struct run *run, mc_error *err) {
   bool pinned = settle_pin(run->flight, run->entry->pinned);
   if (pinned == run->entry->pinned) return MC_OK;
-  mc_entry *entry = entry_copy(run->entry);
+  mc_entry *entry = next_entry(run);
   if (!entry) return no_entry(err);
   entry->pinned = pinned;
   return publish(run, entry, true, err);
@@ -120,7 +199,7 @@ static bool names_a_version(const mc_validators *validators) {
 
 /* The copy at hand is current. */
 static mc_status confirm(struct run *run, const mc_validators *validators, mc_error *err) {
-  mc_entry *entry = entry_copy(run->entry);
+  mc_entry *entry = next_entry(run);
   if (!entry) return no_entry(err);
   entry->checked_at = clock_wall_ms();
   entry->pinned = wants_pin(run->flight, entry->pinned);
@@ -132,7 +211,7 @@ static mc_status confirm(struct run *run, const mc_validators *validators, mc_er
 /* A listing said so, of many at once. The record is left as it is: what it tells is no less true but for a time, and to
  * write all of them would take longer than to ask. */
 static mc_status confirm_listed(struct run *run, mc_error *err) {
-  mc_entry *entry = entry_copy(run->entry);
+  mc_entry *entry = next_entry(run);
   if (!entry) return no_entry(err);
   if (entry->checked_at < run->flight->hint->at) entry->checked_at = run->flight->hint->at;
   entry->pinned = wants_pin(run->flight, entry->pinned);
@@ -152,9 +231,8 @@ static void remember_missing(struct run *run) {
   if (!entry) return;
   entry->missing = true;
   entry->checked_at = clock_wall_ms();
-  mc_storage *storage = run->cache->home ? tier_storage(run->cache->home) : NULL;
-  if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, run->flight->key, NULL);
-  publish(run, entry, false, NULL);
+  stamp(run, entry);
+  publish(run, entry, true, NULL);
 }
 
 /* ---- asking one upstream ---- */
@@ -173,6 +251,7 @@ static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *v
   entry->checked_at = by_listing ? run->flight->hint->at : entry->fetched_at;
   bool pinned = (run->entry && run->entry->pinned) || route_rule(run->cache, entry->url).pin;
   entry->pinned = wants_pin(run->flight, pinned);
+  stamp(run, entry);
   return entry;
 }
 
@@ -336,8 +415,11 @@ static mc_status look(struct run *run, mc_error *err) {
   free(run->entry);
   run->file = NULL;
   run->entry = NULL;
+  pthread_mutex_lock(&cache->lock);
+  run->flight->joined = false;
+  pthread_mutex_unlock(&cache->lock);
   mc_status status = entry_load(&run->entry, cache, run->flight->key, err);
-  if (status) return status == MC_NOT_FOUND ? MC_OK : status;
+  if (status) return status == MC_NOT_FOUND || coordination_is_out(cache, status) ? MC_OK : status;
   if (!run->entry->has_digest) return MC_OK;
   flight_set_phase(run->flight, MC_PHASE_VERIFYING, "verifying the stored copy");
   status = file_open(&run->file, cache, run->entry, true, &damaged, &run->flight->call, err);
@@ -350,14 +432,19 @@ static bool has_news(struct run *run) {
   struct mc_cache *cache = run->cache;
   mc_entry *now = NULL;
   if (cache->coordination->ops->lookup(cache->coordination, run->flight->key, &now, NULL)) return false;
-  bool news = !same_state(run->entry, now) || now->checked_at != run->entry->checked_at;
+  const mc_entry *known = run->entry;
+  bool news = !known || now->revision > known->revision ||
+              (now->revision == known->revision && (!same_state(known, now) || now->checked_at != known->checked_at));
   free(now);
   return news;
 }
 
-/* What is to be done: give what is at hand as it is, pin or unpin it, note that a listing confirmed it, or ask. */
-enum plan { PLAN_GIVE, PLAN_PIN, PLAN_CONFIRM, PLAN_ASK };
+/* What is to be done: give what is at hand as it is, pin or unpin it, note that a listing confirmed it, or ask; or look
+ * once more. */
+enum plan { PLAN_GIVE, PLAN_PIN, PLAN_CONFIRM, PLAN_ASK, PLAN_LOOK };
 
+/* Nobody may be given what was seen before he came: his answer from another member may have been a newer one. Under the
+ * claim nobody else publishes, so that what is seen then is good for all who join until it is given back. */
 static enum plan make_plan(struct run *run) {
   struct mc_cache *cache = run->cache;
   struct flight *flight = run->flight;
@@ -377,16 +464,20 @@ static enum plan make_plan(struct run *run) {
     plan = PLAN_CONFIRM;
   }
   if (plan == PLAN_GIVE || plan == PLAN_CONFIRM) flight->settled = true;
+  if (plan == PLAN_GIVE) {
+    flight_seal(flight);
+    if (flight->joined) plan = PLAN_LOOK;
+  }
   pthread_mutex_unlock(&cache->lock);
   return plan;
 }
 
 static mc_status bring_up_to_date(struct run *run, enum plan plan, mc_error *err) {
-  flight_set_claim(run->flight, run->claim.token);
+  claim_keep(run->flight, run->claim.granted ? run->claim.token : 0);
   mc_status status = plan == PLAN_CONFIRM ? confirm_listed(run, err)
                      : plan == PLAN_PIN   ? pin_entry(run, err)
                                           : route_ask(run->flight, run->download, attempt, run, err);
-  flight_set_claim(run->flight, 0);
+  claim_keep(run->flight, 0);
   if (status == MC_NOT_FOUND && run->missing) remember_missing(run);
   return status;
 }
@@ -399,6 +490,28 @@ static void give_claim_back(struct run *run) {
   run->claim.granted = false;
 }
 
+/* Without a claim: others may do the same at the same time. */
+static mc_status go_alone(struct run *run, enum plan plan, mc_error *err) {
+  run->claim = (mc_claim){.granted = false};
+  stat_add(run->cache, STAT_UNCOORDINATED, 1);
+  return bring_up_to_date(run, plan, err);
+}
+
+/* Wait for who has the claim. */
+static mc_status await_owner(struct run *run, mc_error *err) {
+  struct mc_cache *cache = run->cache;
+  struct flight *flight = run->flight;
+  const mc_coordination_ops *ops = cache->coordination->ops;
+  bool shared = ops->flags & MC_COORDINATION_SHARED;
+  flight_set_phase(flight, MC_PHASE_WAITING, shared ? "another pod downloads it" : "another process downloads it");
+  mc_file_release(run->file); /* it may be evicted meanwhile */
+  run->file = NULL;
+  mc_status status =
+      ops->wait(cache->coordination, flight->key, run->claim.token, claim_hear, flight, &flight->call, err);
+  run->unheard = coordination_is_out(cache, status);
+  return run->unheard ? MC_OK : status;
+}
+
 static mc_status fly(struct run *run, mc_error *err) {
   struct mc_cache *cache = run->cache;
   struct flight *flight = run->flight;
@@ -407,21 +520,29 @@ static mc_status fly(struct run *run, mc_error *err) {
     mc_status status = look(run, err);
     if (status) return status;
     enum plan plan = make_plan(run);
+    if (plan == PLAN_LOOK) continue;
     if (plan == PLAN_GIVE && run->file) return MC_OK;
     if (plan == PLAN_GIVE) {
       return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the upstream said a moment ago that it does not exist");
     }
-    status = ops->claim(cache->coordination, flight->key, &run->claim, err);
-    if (status) return status;
+    mc_error error = MC_ERROR_INIT;
+    status = ops->claim(cache->coordination, flight->key, &run->claim, &error);
+    if (coordination_is_out(cache, status)) {
+      coordination_lost(cache, &error);
+      return go_alone(run, plan, err);
+    }
+    if (status) {
+      if (err) *err = error;
+      return status;
+    }
+    coordination_found(cache);
     if (run->claim.granted) {
       if (!has_news(run)) return bring_up_to_date(run, plan, err);
       give_claim_back(run);
       continue;
     }
-    flight_set_phase(flight, MC_PHASE_WAITING, "another process downloads it");
-    mc_file_release(run->file); /* it may be evicted meanwhile */
-    run->file = NULL;
-    status = ops->wait(cache->coordination, flight->key, run->claim.token, NULL, NULL, &flight->call, err);
+    if (run->unheard) return go_alone(run, plan, err);
+    status = await_owner(run, err);
     if (status) return status;
   }
 }
@@ -471,6 +592,9 @@ void fly_job(struct work_job *job) {
     run.file = NULL;
   }
   flight_end(flight, status, run.file, &error);
+  if (run.overtaken) mend_record(&run);
+  give_claim_back(&run);
+  free(run.overtaken);
   free(run.entry);
   flight_release(flight);
 }

@@ -386,8 +386,8 @@ static void look_after(struct mc_cache *cache, struct mc_request *request, const
 
 int64_t requests_tick(struct mc_cache *cache, struct flight *flight, int64_t now) {
   mc_progress progress;
-  char reason[REASON_SIZE];
-  flight_progress(flight, &progress, reason);
+  char reason[REASON_SIZE], endpoint[MC_ENDPOINT_SIZE];
+  flight_progress(flight, &progress, reason, endpoint);
   pthread_mutex_lock(&cache->lock);
   bool news = has_news(flight, &progress, now);
   struct mc_request *request;

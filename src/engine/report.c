@@ -33,9 +33,9 @@ static json_t *text_json(const char *text) {
 
 static json_t *flight_json(struct flight *flight, size_t waiters) {
   static const char *const phases[] = {"queued", "asking", "waiting", "downloading", "verifying"};
-  char url[512], reason[REASON_SIZE];
+  char url[512], reason[REASON_SIZE], endpoint[MC_ENDPOINT_SIZE];
   mc_progress progress;
-  flight_progress(flight, &progress, reason);
+  flight_progress(flight, &progress, reason, endpoint);
   json_t *json =
       json_pack("{so ss# ss sI sI sI}", "url", text_json(url_printable(url, sizeof(url), flight->url)), "key",
                 flight->key, ID_DIGITS, "phase", phases[progress.phase], "bytes", (json_int_t)progress.bytes, "rate",

@@ -308,6 +308,17 @@ static void give_flight(struct peer_call *call, void *user) {
   peer_finish(call, 0, NULL);
 }
 
+/* Another member downloads it, which dies; a third one takes over. */
+static void give_two_flights(struct peer_call *call, void *user) {
+  struct script *script = user;
+  send_ticket(call, &(struct ticket_spec){.endpoints = {"fake://dead:1"}});
+  sem_wait(&script->go);
+  send_ticket(call, &(struct ticket_spec){.endpoints = {"fake://heir:1"}});
+  sem_wait(&script->go);
+  send_ticket(call, &(struct ticket_spec){.complete = true});
+  peer_finish(call, 0, NULL);
+}
+
 static void give_flight_and_break(struct peer_call *call, void *user) {
   struct script *script = user;
   send_ticket(call, &(struct ticket_spec){.complete = false});
@@ -827,6 +838,74 @@ static void *lane_main(void *arg) {
   sink_init(&sink, lane->memory, lane->from, lane->to);
   lane->status = cluster_upstream_ops.source_read(lane->source, &sink.sink, &forever, NULL);
   return NULL;
+}
+
+static void start_lane(struct lane *lane, mc_source *source) {
+  *lane = (struct lane){.source = source, .memory = calloc(1, SIZE), .to = SIZE};
+  assert_int_equal(pthread_create(&lane->thread, NULL, lane_main, lane), 0);
+}
+
+static void finish_lane(struct lane *lane) {
+  pthread_join(lane->thread, NULL);
+  assert_int_equal(lane->status, MC_OK);
+  assert_memory_equal(lane->memory, content, SIZE);
+  free(lane->memory);
+}
+
+static void await_count(struct fixture *f, const int *counter, int least) {
+  int64_t until = clock_ns() + 60 * NS_PER_S;
+  for (int count = 0; count < least;) {
+    assert_true(clock_ns() < until);
+    sched_yield();
+    pthread_mutex_lock(&f->fake.lock);
+    count = *counter;
+    pthread_mutex_unlock(&f->fake.lock);
+  }
+}
+
+static void a_download_whose_member_died_is_followed_at_the_next(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  struct lane lane;
+  script(f, give_two_flights, NULL);
+  f->fake.failing_host = "dead";
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  start_lane(&lane, source);
+  await_count(f, &f->fake.connects, RETRIES + 1); /* from then on it waits for the stream's news */
+  sem_post(&f->script.go);
+  finish_lane(&lane);
+  assert_int_equal(f->fake.connects, RETRIES + 2);
+  assert_string_equal(f->fake.endpoint, "fake://heir:1");
+  assert_int_equal(f->fake.flight_reads, 1);
+  sem_post(&f->script.go);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* One that is frozen fails its reads in time. */
+static void a_download_whose_member_hangs_is_followed_at_the_next(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  struct lane lane;
+  script(f, give_two_flights, NULL);
+  plan(f, 5 << 20, MC_UNAVAILABLE);
+  for (int i = 0; i < RETRIES; i++) plan(f, 0, MC_UNAVAILABLE);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  start_lane(&lane, source);
+  await_count(f, &f->fake.reads, RETRIES + 1);
+  sem_post(&f->script.go);
+  finish_lane(&lane);
+  assert_string_equal(f->fake.endpoint, "fake://heir:1");
+  assert_int_equal(f->fake.reads, RETRIES + 2);
+  sem_post(&f->script.go);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
 }
 
 static void lanes_that_lose_a_download_together_ask_once(void **state) {
@@ -1708,6 +1787,8 @@ int main(void) {
       TEST(a_download_is_followed_to_its_end),
       TEST(a_download_that_ended_is_read_on_by_digest),
       TEST(a_download_whose_server_went_away_goes_on),
+      TEST(a_download_whose_member_died_is_followed_at_the_next),
+      TEST(a_download_whose_member_hangs_is_followed_at_the_next),
       TEST(the_end_is_asked_for_again_when_the_server_went_away),
       TEST(what_the_server_could_not_get_is_not_asked_for_again),
       TEST(a_service_that_is_not_there_yet_is_asked_again),

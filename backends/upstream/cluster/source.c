@@ -567,11 +567,14 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
       if (again) status = pause_for(attempt++, call, err);
     } else {
       bool cut_off = status == MC_UNAVAILABLE && is_cut_off(source);
-      if (cut_off && asked_anew) return status;
+      /* Whoever downloads may have died: the service learns that, and tells on the stream who does so then. To ask anew
+       * would bring the same answer until it has. */
+      bool news_will_come = target.content.kind == MC_CONTENT_FLIGHT;
+      if (cut_off && asked_anew && !news_will_come) return status;
       if (attempt < source->cluster->retries && !cut_off) {
         status = pause_for(attempt++, call, err);
       } else {
-        status = renew(source, &target, true, call, err);
+        status = renew(source, &target, !news_will_come, call, err);
         attempt = 0;
         asked_anew = cut_off;
       }
