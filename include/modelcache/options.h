@@ -60,7 +60,7 @@ typedef struct mc_options {
   size_t struct_size;
   const char *endpoint;      /* NULL: a cache in this process; "modelcache://HOST:PORT[,HOST:PORT…]": a client */
   const char *storage;       /* folder of the persistent tier; "none": keep nothing */
-  const char *coordination;  /* "local" */
+  const char *coordination;  /* "local", or "redis://HOST:PORT/DB" and its like */
   const char *schemes;       /* comma-separated URL schemes that may be fetched from an origin; NULL or "": none */
   uint64_t storage_capacity; /* bytes; 0: no limit but the disk's */
   uint64_t memory_capacity;  /* bytes of the memory tier; 0: no memory tier */
@@ -136,7 +136,8 @@ MC_API const mc_option_row *mc_option_rows(void);
 /* Parse `value` into the member of `options` that `row` describes. A string's memory is `value` itself: it must outlive
  * its use. MC_INVALID_ARGUMENT with a message that names the option and says what it takes. */
 MC_API mc_status mc_option_parse(const mc_option_row *row, void *options, const char *value, mc_error *err);
-/* Write the member's value as it would be written in a configuration; returns `text`. */
+/* Write the member's value as it would be written in a configuration, but for a password in a URL, which is a '*';
+ * returns `text`. */
 MC_API const char *mc_option_print(const mc_option_row *row, const void *options, char *text, size_t size);
 
 #ifdef __cplusplus

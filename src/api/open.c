@@ -215,17 +215,36 @@ static mc_status check_schemes(const struct mc_cache *cache, mc_error *err) {
   return MC_OK;
 }
 
-static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
-  const mc_coordination_ops *ops =
-      find_coordination(cache->options.coordination_backends, builtin_coordinations, cache->options.coordination);
-  if (!ops) {
-    return mc_error_set(err, MC_UNSUPPORTED, "open", "no coordination is named '%s'; there is: local",
-                        cache->options.coordination);
+/* Nothing behind a ':' is shown: it may hold a password. */
+static mc_status no_coordination(const char *wanted, bool is_redis, mc_error *err) {
+  bool built = find_coordination(NULL, builtin_coordinations, "redis");
+  if (is_redis) {
+    return mc_error_set(err, MC_UNSUPPORTED, "open",
+                        "coordination: redis:// is not built in (hiredis was missing); there is: local");
   }
+  return mc_error_set(err, MC_UNSUPPORTED, "open", "no coordination is named '%.*s'; there is: local%s",
+                      (int)strcspn(wanted, ":"), wanted, built ? ", redis://HOST" : "");
+}
+
+static bool is_redis_url(const char *text) {
+  static const char *const schemes[] = {"redis://", "rediss://", "redis+unix://", "redis+sentinel://"};
+  for (size_t i = 0; i < sizeof(schemes) / sizeof(*schemes); i++) {
+    if (strncmp(text, schemes[i], strlen(schemes[i])) == 0) return true;
+  }
+  return false;
+}
+
+static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
+  const char *wanted = cache->options.coordination;
+  bool is_redis = is_redis_url(wanted);
+  const mc_coordination_ops *ops =
+      find_coordination(cache->options.coordination_backends, builtin_coordinations, is_redis ? "redis" : wanted);
+  if (!ops) return no_coordination(wanted, is_redis, err);
   mc_status status = check_coordination(ops, err);
   if (status) return status;
   owner_name(cache->id);
   mc_coordination_config config = {.struct_size = sizeof(config),
+                                   .location = is_redis ? wanted : NULL,
                                    .member_id = cache->id,
                                    .lease_ms = cache->options.lease_ms,
                                    .max_entries = 10000000,
