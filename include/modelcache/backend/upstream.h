@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define MC_UPSTREAM_ABI 1
+#define MC_UPSTREAM_ABI 2
 
 enum {
   MC_UPSTREAM_CACHE = 1 << 0, /* is itself a cache: the ops of `cache` are there, and it takes URLs of any scheme */
@@ -98,15 +98,18 @@ struct mc_sink {
 
 /* For the upstreams that are caches (MC_UPSTREAM_CACHE): the operations on what they keep. */
 typedef struct mc_upstream_cache_ops {
-  /* Report the entries whose URL begins with `prefix`, sorted by URL. */
-  mc_status (*entries)(mc_upstream *self, const char *prefix, bool (*visit)(void *user, const mc_entry *entry),
-                       void *user, const mc_call *call, mc_error *err);
+  /* Report the entries whose URL begins with `prefix` and comes after `after` (NULL or "": all), sorted by URL. */
+  mc_status (*entries)(mc_upstream *self, const char *prefix, const char *after,
+                       bool (*visit)(void *user, const mc_entry *entry), void *user, const mc_call *call,
+                       mc_error *err);
   mc_status (*prefetch)(mc_upstream *self, const char *url, bool pin, const mc_call *call, mc_error *err);
   mc_status (*evict)(mc_upstream *self, const char *url, uint64_t *evicted, const mc_call *call, mc_error *err);
   /* The service's state as a JSON document; *json is malloced, the caller frees it. */
   mc_status (*status)(mc_upstream *self, char **json, const mc_call *call, mc_error *err);
   /* Optional. Have the service check how it asks an origin: see mc_check_origin. */
   mc_status (*check)(mc_upstream *self, const char *url, mc_origin_check *out, const mc_call *call, mc_error *err);
+  /* Optional. Have the service compare its coordination with its storage: see mc_repair. */
+  mc_status (*repair)(mc_upstream *self, bool dry_run, mc_repair_result *out, const mc_call *call, mc_error *err);
 } mc_upstream_cache_ops;
 
 typedef struct mc_upstream_ops {
