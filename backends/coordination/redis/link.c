@@ -60,7 +60,7 @@ static mc_status broken(const redisContext *link, mc_error *err) {
   char text[160];
   snprintf(text, sizeof(text), "%s", link->errstr);
   text_clean(text);
-  return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the connection to Redis has failed: %s", text);
+  return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the connection failed: %s", text);
 }
 
 static mc_status give_up(redisContext *link, int code, const char *why, mc_error *err) {
@@ -153,6 +153,13 @@ mc_status link_receive(redisReply **out, redisContext *link, int64_t deadline, m
   freeReplyObject(*out);
   *out = NULL;
   return status;
+}
+
+mc_status link_name(mc_status status, const char *where, mc_error *err) {
+  char why[MC_ERROR_MESSAGE_SIZE];
+  if (!err || status != MC_UNAVAILABLE) return status;
+  snprintf(why, sizeof(why), "%s", err->message);
+  return mc_error_set(err, status, ORIGIN, "Redis at %s can't be reached: %s", where, why);
 }
 
 mc_status link_ask(redisReply **out, redisContext *link, const char *const *args, mc_error *err) {

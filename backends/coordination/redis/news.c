@@ -288,7 +288,7 @@ static mc_status connect_listener(struct listener *listener, bool *filled, mc_er
   if (!status) status = load_scripts(listener, shas, err);
   if (!status) status = ask_filled(listener, filled, err);
   if (!status) status = subscribe_to_news(listener, err);
-  if (status) return status;
+  if (status) return listener->link ? link_name(status, target.where, err) : status;
   pthread_mutex_lock(&self->lock);
   self->target = target;
   if (!self->shas[0][0]) memcpy(self->shas, shas, sizeof(shas));
@@ -342,7 +342,7 @@ static int64_t quiet_ms(const struct redis *self) {
 }
 
 /* What others want of it. false: it is to end, or to connect anew. */
-static bool serve(struct listener *listener, mc_status *status, mc_error *err) {
+static bool serve(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   pthread_mutex_lock(&self->lock);
   bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied;
@@ -352,30 +352,28 @@ static bool serve(struct listener *listener, mc_status *status, mc_error *err) {
   if (stop || again) return false;
   if (emptied) tell(self, MC_EVENT_EMPTY, NULL, NULL);
   listener->doubted |= check;
-  *status = check ? ping(listener, err) : MC_OK;
-  if (!*status) *status = subscribe_all(listener, false, err);
-  if (!*status) *status = subscribe_all(listener, true, err);
-  return !*status;
+  mc_status status = check ? ping(listener, err) : MC_OK;
+  if (!status) status = subscribe_all(listener, false, err);
+  if (!status) status = subscribe_all(listener, true, err);
+  return !link_name(status, self->target.where, err);
 }
 
-/* Until the connection breaks: `err` says how. */
+/* Until the connection breaks, or is to be made anew: `err` says why. */
 static void follow(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   int64_t quiet = quiet_ms(self) * NS_PER_MS;
   struct pollfd fds[] = {{.fd = listener->link->fd, .events = POLLIN}, {.fd = self->wake, .events = POLLIN}};
-  for (mc_status status = MC_OK; !status;) {
+  for (;;) {
     uint64_t count;
     while (read(self->wake, &count, sizeof(count)) < 0 && errno == EINTR) continue;
-    if (!serve(listener, &status, err)) return;
-    status = hear_all(listener, err);
+    if (!serve(listener, err)) return;
+    mc_status status = hear_all(listener, err);
     int64_t now = clock_ns();
     if (!status && now >= listener->pong_by) {
-      mc_error_set(err, MC_UNAVAILABLE, REDIS_ORIGIN, "Redis at %s can't be reached: no answer in time",
-                   self->target.where);
-      return;
+      status = mc_error_set(err, MC_UNAVAILABLE, REDIS_ORIGIN, "no answer in time");
     }
     if (!status && now - listener->quiet_from >= quiet) status = ping(listener, err);
-    if (status) return;
+    if (link_name(status, self->target.where, err)) return;
     poll(fds, 2, deadline_poll_ms(listener->pong_by == INT64_MAX ? listener->quiet_from + quiet : listener->pong_by));
   }
 }
