@@ -183,7 +183,7 @@ void redis_monitor_start(enum redis_place place) {
 
 /* Or of the Sentinel, or part of a script. */
 static bool is_of_the_tests(const char *line) {
-  static const char *const words[] = {"\"SELECT\"", "\"PING\"", " lua] ", "__sentinel__", "\"INFO\""};
+  static const char *const words[] = {"\"SELECT\"", "\"PING\"", " lua] ", "__sentinel__", "\"INFO\"", "\"CLIENT\""};
   for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
     if (strstr(line, words[i])) return true;
   }
