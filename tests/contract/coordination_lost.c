@@ -159,6 +159,25 @@ static void it_need_not_be_there_yet(void **state) {
   await_told(&world->told_a, MC_EVENT_ENTRY, 1);
 }
 
+static void who_may_not_enter_is_told(void **state) {
+  struct world *world = *state;
+  struct place wrong = *world->place;
+  const struct place *right = world->place;
+  char key[KEY_SIZE], url[300];
+  if (redis_of(world) != REDIS_USER) return; /* the others have no password */
+  snprintf(url, sizeof(url), "redis://pod:hunter2@%s", strchr(right->location, '@') + 1);
+  wrong.location = url;
+  world->place = &wrong;
+  open_members(world, LONG_MS, 0);
+  world->place = right;
+  for (int i = 0; i < 3; i++) {
+    mc_error err = MC_ERROR_INIT;
+    assert_int_equal(look(world->a, key_of(key, world, "x"), &err), MC_PERMISSION_DENIED);
+    assert_non_null(strstr(err.message, "password"));
+    assert_null(strstr(err.message, "hunter2"));
+  }
+}
+
 static void a_waiter_asks_for_nothing(void **state) {
   struct world *world = *state;
   char key[KEY_SIZE];
@@ -190,6 +209,7 @@ int run_lost(const struct place *place) {
       TEST(one_that_is_killed_comes_back_empty),
       TEST(one_that_hangs_costs_one_timeout),
       TEST(it_need_not_be_there_yet),
+      TEST(who_may_not_enter_is_told),
       TEST(a_waiter_asks_for_nothing),
   };
   return cmocka_run_group_tests_name(place->name, tests, NULL, NULL);

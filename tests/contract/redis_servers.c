@@ -26,6 +26,7 @@
 
 #define PATIENCE_MS 20000
 #define DB          3
+#define TLS_DB      1
 #define PASSWORD    "p@ss/w:rd"
 /* The one in docs/redis.md. */
 #define ACL                                                                                                            \
@@ -38,7 +39,7 @@ static struct server {
   unsigned port;
   char config[200];
 } plain, watched, sentinel;
-static char folder[64], urls[REDIS_PLACES][200];
+static char folder[64], urls[REDIS_PLACES][400];
 static redisContext *monitor;
 
 static unsigned free_port(void) {
@@ -101,12 +102,36 @@ static void configure(struct server *server, const char *name, const char *more)
   free(text);
 }
 
+#ifdef HAVE_REDIS_TLS
+/* A certificate that is its own authority, for 127.0.0.1; what the server is told of it. */
+static void certify(char *more, size_t size, unsigned port) {
+  char *command = format_str("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+                             "-subj /CN=redis -addext subjectAltName=IP:127.0.0.1 "
+                             "-keyout %s/key.pem -out %s/cert.pem 2>/dev/null",
+                             folder, folder);
+  assert_int_equal(system(command), 0);
+  free(command);
+  snprintf(more, size,
+           "tls-port %u\ntls-cert-file %s/cert.pem\ntls-key-file %s/key.pem\ntls-ca-cert-file %s/cert.pem\n", port,
+           folder, folder, folder);
+  snprintf(urls[REDIS_TLS], sizeof(urls[0]),
+           "rediss://127.0.0.1:%u/%d?ca_file=%s/cert.pem&cert_file=%s/cert.pem&key_file=%s/key.pem", port, TLS_DB,
+           folder, folder, folder);
+}
+#else
+static void certify(char *more, size_t size, unsigned port) {
+  (void)size, (void)port;
+  *more = 0;
+}
+#endif
+
 bool redis_servers_start(void) {
-  char more[1024];
+  char more[2048], tls[1024];
   if (system("command -v redis-server >/dev/null") != 0) return false;
   snprintf(folder, sizeof(folder), "/tmp/modelcache-redis.XXXXXX");
   assert_non_null(mkdtemp(folder));
-  snprintf(more, sizeof(more), "save \"\"\nappendonly no\nunixsocket %s/socket\n%s\n", folder, ACL);
+  certify(tls, sizeof(tls), free_port());
+  snprintf(more, sizeof(more), "save \"\"\nappendonly no\nunixsocket %s/socket\n%s\n%s", folder, ACL, tls);
   configure(&plain, "plain", more);
   configure(&watched, "watched", "save \"\"\nappendonly no\n");
   snprintf(more, sizeof(more), "sentinel monitor main 127.0.0.1 %u 1\nsentinel down-after-milliseconds main 60000\n",
@@ -159,7 +184,7 @@ void redis_do(enum redis_place place, char *out, unsigned size, const char *cons
   while (words[count]) count++;
   redisContext *link = talk_to(server_of(place));
   assert_non_null(link);
-  redisReply *reply = redisCommand(link, "SELECT %d", place == REDIS_USER ? DB : 0);
+  redisReply *reply = redisCommand(link, "SELECT %d", place == REDIS_USER ? DB : place == REDIS_TLS ? TLS_DB : 0);
   assert_non_null(reply);
   freeReplyObject(reply);
   reply = redisCommandArgv(link, count, (const char **)words, NULL);
@@ -183,7 +208,7 @@ void redis_monitor_start(enum redis_place place) {
 
 /* Or of the Sentinel, or part of a script. */
 static bool is_of_the_tests(const char *line) {
-  static const char *const words[] = {"\"SELECT\"", "\"PING\"", " lua] ", "__sentinel__", "\"INFO\""};
+  static const char *const words[] = {"\"SELECT\"", "\"PING\"", " lua] ", "__sentinel__", "\"INFO\"", "\"CLIENT\""};
   for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
     if (strstr(line, words[i])) return true;
   }

@@ -4,18 +4,20 @@
 
 #include <stdbool.h>
 
-/* Where a test finds one: all but the last are one server. */
+/* Where a test finds one: all but Sentinel's are one server. */
 enum redis_place {
   REDIS_TCP,
   REDIS_USER, /* with a user that may do what docs/redis.md says and no more, a password, a database */
   REDIS_SOCKET,
   REDIS_SENTINEL, /* a server that a Sentinel knows */
+  REDIS_TLS,      /* if the library has it */
   REDIS_PLACES,
 };
 
 /* false: there is no redis-server on this machine. */
 bool redis_servers_start(void);
 void redis_servers_stop(void);
+/* "": there is none. */
 const char *redis_url(enum redis_place place);
 
 /* Kill the server (not the Sentinel), and start it again: it has lost all. Stop it, as if its machine hung; and go on.

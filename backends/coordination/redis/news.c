@@ -56,6 +56,11 @@ static void wake_all(const struct channel *channel) {
 
 /* ---- channels; all with the lock held ---- */
 
+static void changed(struct redis *self) {
+  self->due = true;
+  subscriber_wake(self);
+}
+
 static void drop(struct redis *self, struct channel *channel) {
   HASH_DEL(self->channels, channel);
   free(channel->news);
@@ -75,7 +80,7 @@ struct channel *subscriber_join(struct redis *self, const char *key, struct wait
       free(channel);
       return NULL;
     }
-    subscriber_wake(self);
+    changed(self);
   }
   DL_APPEND(channel->waiters, waiter);
   return channel;
@@ -87,7 +92,7 @@ void subscriber_leave(struct redis *self, struct channel *channel, struct waiter
   if (channel->state == CHANNEL_WANTED) {
     drop(self, channel);
   } else if (channel->state == CHANNEL_HEARD) {
-    subscriber_wake(self);
+    changed(self);
   }
 }
 
@@ -110,6 +115,7 @@ static void forget_subscriptions(struct redis *self) {
     channel->state = CHANNEL_WANTED;
     if (!channel->waiters) drop(self, channel);
   }
+  self->due = true;
 }
 
 static void subscribed(struct redis *self, struct channel *channel) {
@@ -117,14 +123,14 @@ static void subscribed(struct redis *self, struct channel *channel) {
   channel->state = CHANNEL_HEARD;
   channel->times++;
   wake_all(channel);
-  if (!channel->waiters) subscriber_wake(self);
+  if (!channel->waiters) changed(self);
 }
 
 static void unsubscribed(struct redis *self, struct channel *channel) {
   if (channel->state != CHANNEL_LEAVING) return;
   channel->state = CHANNEL_WANTED;
   if (channel->waiters) {
-    subscriber_wake(self);
+    changed(self);
   } else {
     drop(self, channel);
   }
@@ -345,16 +351,16 @@ static int64_t quiet_ms(const struct redis *self) {
 static bool serve(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   pthread_mutex_lock(&self->lock);
-  bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied;
-  self->check = self->emptied = false;
+  bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied, due = self->due;
+  self->check = self->emptied = self->due = false;
   if (again) *err = self->why;
   pthread_mutex_unlock(&self->lock);
   if (stop || again) return false;
   if (emptied) tell(self, MC_EVENT_EMPTY, NULL, NULL);
   listener->doubted |= check;
   mc_status status = check ? ping(listener, err) : MC_OK;
-  if (!status) status = subscribe_all(listener, false, err);
-  if (!status) status = subscribe_all(listener, true, err);
+  if (!status && due) status = subscribe_all(listener, false, err);
+  if (!status && due) status = subscribe_all(listener, true, err);
   return !link_name(status, self->target.where, err);
 }
 
