@@ -50,7 +50,8 @@ static bool look(struct found *found, const struct posix *self, const char *name
   if (!parse_name(name, found->key, owner)) return false;
   int64_t data = posix_mtime_now(self, stage_file(path, self, name, "data"));
   int64_t journal = posix_mtime_now(self, stage_file(path, self, name, "journal"));
-  int64_t folder = posix_mtime_now(self, stage_file(path, self, name, "")); /* newer than both while it's being made */
+  int64_t folder =
+      posix_mtime_now(self, posix_path(path, self, "stage/%s", name)); /* newer than both while it's being made */
   found->used_at = data > journal ? data : journal;
   if (folder > found->used_at) found->used_at = folder;
   struct stat st;
