@@ -378,10 +378,6 @@ int config_read(struct server_options *options, int argc, char **argv, char *mes
     }
     code = take_flag(&reading, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used);
   }
-  const char *coordination = options->cache.coordination;
-  if (code < 0 && coordination && strncmp(coordination, "redis", 5) == 0) { /* the rest may hold a password */
-    code = complain(&reading, "coordination: redis:// is not built in yet; there is 'local'");
-  }
   if (code < 0) set_storage(options);
   return code;
 }

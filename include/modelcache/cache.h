@@ -75,10 +75,14 @@ typedef struct mc_get_options {
   /* NULL, or what mc_list_upstream said of it: a copy of that version will do, however long ago it was checked, and one
    * of another version will not. Copied; its path is not looked at. */
   const mc_listed *listed;
+  /* NULL, or the version to get: the current one, or one of before that is still stored (see mc_history), which the
+   * upstream isn't asked for: MC_NOT_FOUND. It does not become the current one, and can't be pinned or revalidated.
+   * Copied. */
+  const mc_digest *digest;
 } mc_get_options;
 
 /* clang-format off */
-#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL }
+#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL }
 /* clang-format on */
 MC_API void mc_get_options_init(mc_get_options *options);
 
@@ -116,9 +120,14 @@ MC_API const mc_validators *mc_file_validators(const mc_file *file);
 /* The path under which other programs can read it while this handle is held, or NULL if it has none: of a file that is
  * kept in memory alone, or whose copy on disk would have to be verified first. */
 MC_API const char *mc_file_path(const mc_file *file);
-/* Where its bytes can be read over a transport, the best first: up to `most` data endpoints, of this cache (see
- * mc_advertise) and of other members that have it in memory. They live as long as the file. Returns how many. */
+/* Where its bytes can be read over a transport: up to `most` data endpoints, at most 8, of this cache (see
+ * mc_advertise) and of other members. Those that have it in memory come first, in an order that is another one with
+ * each call, so that readers are spread over them; this cache comes last where it would read it from storage. They live
+ * as long as the file. Returns how many. */
 MC_API size_t mc_file_endpoints(const mc_file *file, const char **endpoints, size_t most);
+/* How many of 8 endpoints have it in memory, the first ones: a reader of several ranges does well to spread these over
+ * them, and to leave the others for when they fail. 0: none, as far as is known. */
+MC_API size_t mc_file_spread(const mc_file *file);
 /* Whether this call was served without going upstream for the content. */
 MC_API bool mc_file_was_cached(const mc_file *file);
 /* Map the whole file read-only. The mapping belongs to the file and ends with its last release. Safe to call again:
@@ -171,6 +180,12 @@ MC_API mc_status mc_stat(mc_entry **out, mc_cache *cache, const char *url, uint3
                          mc_error *err);
 MC_API void mc_entry_free(mc_entry *entry);
 
+/* Report what a URL was before, the latest first, as far back as the option `history` goes; for a client: on the
+ * service. `visit` returns false to stop; the version is valid during the call. MC_NOT_FOUND: nothing is known of it.
+ * Blocks. */
+MC_API mc_status mc_history(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_former *former),
+                            void *user, int64_t timeout_ms, mc_error *err);
+
 /* Report what is cached under a URL prefix ("" for all), sorted by URL, and of it only what comes after the URL `after`
  * (NULL or "": all): who stopped goes on from the last one that he saw. For a client: what the service has. `visit`
  * returns false to stop; the entry is valid during the call. Blocks. */
@@ -210,9 +225,18 @@ MC_API size_t mc_stats(mc_cache *cache, mc_stat_row *rows, size_t count);
 /* The state of this cache (or, for a client, of the service) as a JSON document; *json is freed with mc_free. */
 MC_API mc_status mc_status_json(char **json, mc_cache *cache, mc_error *err);
 MC_API void mc_free(void *memory);
-/* Watch the entries: called after each change, from the library's threads, quick, must not call into the library.
- * One watcher per cache; NULL ends it, and after that call returned it is not called again. */
-MC_API void mc_watch(mc_cache *cache, void (*changed)(void *user, const mc_entry *entry), void *user);
+
+typedef struct mc_watcher mc_watcher;
+
+/* Watch a URL, or all below a prefix that ends in '/' ("": all): `changed` is called with each new version, and when
+ * one goes missing, from the library's threads; it must be quick, and not call into the library. For a client: what
+ * changes on the service, which is called again when it is lost. With a NULL entry it says that something may have been
+ * missed until now: when a client's watching begins, and after the service, or the coordination, was out of reach. What
+ * is watched is checked like what is pinned: see the option `refresh`. Does not block. */
+MC_API mc_status mc_watch(mc_watcher **out, mc_cache *cache, const char *prefix,
+                          void (*changed)(void *user, const mc_entry *entry), void *user, mc_error *err);
+/* `changed` is not called any more once this has returned. Before mc_close. NULL is fine. Blocks for a moment. */
+MC_API void mc_watch_end(mc_watcher *watcher);
 
 /* ---- serving ---- */
 

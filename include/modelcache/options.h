@@ -60,16 +60,19 @@ typedef struct mc_options {
   size_t struct_size;
   const char *endpoint;      /* NULL: a cache in this process; "modelcache://HOST:PORT[,HOST:PORT…]": a client */
   const char *storage;       /* folder of the persistent tier; "none": keep nothing */
-  const char *coordination;  /* "local" */
+  const char *coordination;  /* "local", or "redis://HOST:PORT/DB" and its like */
   const char *schemes;       /* comma-separated URL schemes that may be fetched from an origin; NULL or "": none */
   uint64_t storage_capacity; /* bytes; 0: no limit but the disk's */
   uint64_t memory_capacity;  /* bytes of the memory tier; 0: no memory tier */
   int64_t storage_ttl_ms;    /* an object not used for this long is evicted; 0: never */
   int64_t memory_ttl_ms;
+  bool memory_huge_pages;      /* ask the system for huge pages; without them it is as well, but for the speed */
   uint32_t high_watermark;     /* percent of the capacity: eviction begins */
   uint32_t low_watermark;      /* percent: it ends */
   int64_t revalidate_after_ms; /* ask the upstream whether a copy is current when it was checked longer ago */
   int64_t negative_ttl_ms;     /* remember that a URL does not exist for this long */
+  int64_t refresh_ms;          /* check pinned and watched URLs by ourselves, as often as this at most; 0: don't */
+  int64_t history_ms;          /* remember replaced versions, and keep their objects, for this long; 0: don't */
   int64_t stale_if_error_ms;   /* serve a copy that can't be revalidated for this long after its last check; -1: ever */
   bool stale_while_revalidate; /* serve the copy at hand at once, and revalidate behind the caller's back */
   mc_durable durable;
@@ -135,7 +138,8 @@ MC_API const mc_option_row *mc_option_rows(void);
 /* Parse `value` into the member of `options` that `row` describes. A string's memory is `value` itself: it must outlive
  * its use. MC_INVALID_ARGUMENT with a message that names the option and says what it takes. */
 MC_API mc_status mc_option_parse(const mc_option_row *row, void *options, const char *value, mc_error *err);
-/* Write the member's value as it would be written in a configuration; returns `text`. */
+/* Write the member's value as it would be written in a configuration, but for a password in a URL, which is a '*';
+ * returns `text`. */
 MC_API const char *mc_option_print(const mc_option_row *row, const void *options, char *text, size_t size);
 
 #ifdef __cplusplus

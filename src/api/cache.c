@@ -2,12 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
-#include "base/buf.h"
 #include "base/url.h"
 #include "engine/engine.h"
 #include "engine/ledger.h"
+#include "engine/member.h"
 
 #define API "cache"
 
@@ -167,6 +165,7 @@ static mc_status evict_here(uint64_t *evicted, mc_cache *cache, const char *key,
       *evicted += bytes;
     }
   }
+  if (!status) member_kick(cache->member);
   if (!status && !entry->missing) {
     entry->missing = true;
     entry->has_digest = false;
@@ -199,118 +198,4 @@ mc_status mc_evict(uint64_t *evicted, mc_cache *cache, const char *url, mc_error
   free(normal);
   if (evicted) *evicted = bytes + there;
   return status;
-}
-
-/* ---- stats, status ---- */
-
-static const mc_stat_row stat_rows[] = {
-#define STAT(id, name, unit, gauge, help) {name, unit, help, gauge, 0},
-#include "engine/stats.def"
-#undef STAT
-};
-
-static const struct {
-  const char *suffix, *unit, *help;
-} tier_rows[] = {{"objects", "", "objects in the tier"},
-                 {"bytes", "bytes", "bytes of the objects in the tier"},
-                 {"reserved_bytes", "bytes", "bytes set aside for downloads"},
-                 {"capacity_bytes", "bytes", "capacity of the tier; 0: no limit of its own"},
-                 {"open_objects", "", "objects with readers"}};
-static const char *const home_names[] = {"storage_objects", "storage_bytes", "storage_reserved_bytes",
-                                         "storage_capacity_bytes", "storage_open_objects"};
-static const char *const memory_names[] = {"memory_objects", "memory_bytes", "memory_reserved_bytes",
-                                           "memory_capacity_bytes", "memory_open_objects"};
-
-static void gauges(mc_cache *cache, uint64_t *flights, uint64_t *waiting) {
-  struct flight *flight;
-  pthread_mutex_lock(&cache->lock);
-  *flights = 0;
-  DL_FOREACH(cache->flight_list, flight) *flights += !flight->ended; /* else it is only read from */
-  *waiting = cache->waiting;
-  pthread_mutex_unlock(&cache->lock);
-}
-
-size_t mc_stats(mc_cache *cache, mc_stat_row *rows, size_t count) {
-  mc_stat_row all[STAT_COUNT + 11];
-  size_t n = 0;
-  uint64_t flights, waiting;
-  gauges(cache, &flights, &waiting);
-  for (; n < STAT_COUNT; n++) {
-    all[n] = stat_rows[n];
-    all[n].value = atomic_load_explicit(&cache->stats[n], memory_order_relaxed);
-  }
-  all[STAT_FLYING].value = flights;
-  all[STAT_WAITING].value = waiting;
-  for (size_t i = 0; i < cache->tier_count; i++) {
-    struct tier_usage usage;
-    tier_usage(cache->tiers[i], &usage);
-    const uint64_t values[] = {usage.objects, usage.bytes, usage.reserved, usage.capacity, usage.open};
-    const char *const *names =
-        strcmp(tier_storage(cache->tiers[i])->ops->name, "memory") == 0 ? memory_names : home_names;
-    for (size_t k = 0; k < 5; k++)
-      all[n++] = (mc_stat_row){names[k], tier_rows[k].unit, tier_rows[k].help, true, values[k]};
-  }
-  all[n++] = (mc_stat_row){0};
-  if (count) memcpy(rows, all, (n < count ? n : count) * sizeof(*rows));
-  if (count && count < n) rows[count - 1] = (mc_stat_row){0};
-  return n;
-}
-
-static json_t *flight_json(struct flight *flight, size_t waiters) {
-  static const char *const phases[] = {"queued", "asking", "waiting", "downloading", "verifying"};
-  char url[512], reason[REASON_SIZE], endpoint[MC_ENDPOINT_SIZE];
-  mc_progress progress;
-  flight_progress(flight, &progress, reason, endpoint);
-  json_t *json = json_pack("{ss ss sI sI sI}", "url", url_printable(url, sizeof(url), flight->url), "phase",
-                           phases[progress.phase], "bytes", (json_int_t)progress.bytes, "rate",
-                           (json_int_t)progress.rate, "waiters", (json_int_t)waiters);
-  if (progress.total != MC_SIZE_UNKNOWN) json_object_set_new(json, "total", json_integer((json_int_t)progress.total));
-  return json;
-}
-
-static json_t *flights_json(mc_cache *cache) {
-  json_t *list = json_array();
-  struct flight *flight, *flights[256];
-  size_t waiters[256], count = 0;
-  struct mc_request *request;
-  pthread_mutex_lock(&cache->lock);
-  DL_FOREACH(cache->flight_list, flight) {
-    if (count == 256) break;
-    if (!flight->joinable) continue; /* those that can be joined hold a reference of their own */
-    DL_COUNT(flight->waiters, request, waiters[count]);
-    flights[count++] = flight_acquire(flight);
-  }
-  pthread_mutex_unlock(&cache->lock);
-  for (size_t i = 0; i < count; i++) {
-    json_array_append_new(list, flight_json(flights[i], waiters[i]));
-    flight_release(flights[i]);
-  }
-  return list;
-}
-
-mc_status mc_status_json(char **json, mc_cache *cache, mc_error *err) {
-  mc_upstream *service = service_of(cache);
-  if (service) {
-    mc_call call = {deadline_in_ms(cache->options.stall_timeout_ms), NULL};
-    return service->ops->cache->status(service, json, &call, err);
-  }
-  mc_stat_row rows[STAT_COUNT + 11];
-  mc_stats(cache, rows, sizeof(rows) / sizeof(*rows));
-  json_t *counters = json_object();
-  for (mc_stat_row *row = rows; row->name; row++) {
-    json_object_set_new(counters, row->name, json_integer((json_int_t)row->value));
-  }
-  json_t *document =
-      json_pack("{ss ss ss so so}", "version", mc_version(), "storage", cache->options.storage, "coordination",
-                cache->options.coordination, "counters", counters, "flights", flights_json(cache));
-  *json = document ? json_dumps(document, JSON_INDENT(2)) : NULL;
-  json_decref(document);
-  return *json ? MC_OK : mc_error_set(err, MC_NO_MEMORY, API, "no memory for the status");
-}
-
-void mc_watch(mc_cache *cache, void (*changed)(void *user, const mc_entry *entry), void *user) {
-  pthread_mutex_lock(&cache->watch_lock);
-  cache->watcher = changed;
-  cache->watcher_user = user;
-  pthread_mutex_unlock(&cache->watch_lock);
 }

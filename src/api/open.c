@@ -9,7 +9,9 @@
 #include "base/io.h"
 #include "engine/engine.h"
 #include "engine/ledger.h"
+#include "engine/member.h"
 #include "engine/news.h"
+#include "engine/refresh.h"
 
 /* ---- finding backends ---- */
 
@@ -70,8 +72,10 @@ static mc_status check_transport(const mc_transport_ops *ops, mc_error *err) {
 /* ---- tiers ---- */
 
 static void count_evicted(void *user, uint64_t objects, uint64_t bytes) {
-  stat_add(user, STAT_EVICTED_OBJECTS, objects);
-  stat_add(user, STAT_EVICTED_BYTES, bytes);
+  struct mc_cache *cache = user;
+  stat_add(cache, STAT_EVICTED_OBJECTS, objects);
+  stat_add(cache, STAT_EVICTED_BYTES, bytes);
+  member_kick(cache->member); /* it may have been known to be in memory */
 }
 
 static mc_status add_tier(struct mc_cache *cache, const char *name, const char *location, uint64_t capacity,
@@ -82,15 +86,21 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
   if (status) return status;
   bool durable = cache->options.durable == MC_DURABLE_ON ||
                  (cache->options.durable == MC_DURABLE_AUTO && !cache->options.endpoint);
-  mc_storage_config config = {
-      .struct_size = sizeof(config), .location = location, .durable = durable, .logger = cache->logger};
+  mc_storage_config config = {.struct_size = sizeof(config),
+                              .location = location,
+                              .durable = durable,
+                              .huge_pages = cache->options.memory_huge_pages,
+                              .logger = cache->logger,
+                              .orphan_ms = cache->options.lease_ms};
   mc_storage *storage = NULL;
   status = ops->open(&storage, &config, err);
   if (status) return status;
   struct tier_config tier = {.capacity = capacity,
                              .high = cache->options.high_watermark,
-                             .low = cache->options.low_watermark,
+                             /* In memory no more goes than must: what would go for another object is weighed. */
+                             .low = copies ? cache->options.high_watermark : cache->options.low_watermark,
                              .ttl_ms = ttl_ms,
+                             .keep_ms = cache->options.history_ms,
                              .copies = copies,
                              .evicted = count_evicted,
                              .user = cache,
@@ -210,13 +220,31 @@ static mc_status check_schemes(const struct mc_cache *cache, mc_error *err) {
   return MC_OK;
 }
 
-static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
-  const mc_coordination_ops *ops =
-      find_coordination(cache->options.coordination_backends, builtin_coordinations, cache->options.coordination);
-  if (!ops) {
-    return mc_error_set(err, MC_UNSUPPORTED, "open", "no coordination is named '%s'; there is: local",
-                        cache->options.coordination);
+/* Nothing behind a ':' is shown: it may hold a password. */
+static mc_status no_coordination(const char *wanted, bool is_redis, mc_error *err) {
+  bool built = find_coordination(NULL, builtin_coordinations, "redis");
+  if (is_redis) {
+    return mc_error_set(err, MC_UNSUPPORTED, "open",
+                        "coordination: redis:// is not built in (hiredis was missing); there is: local");
   }
+  return mc_error_set(err, MC_UNSUPPORTED, "open", "no coordination is named '%.*s'; there is: local%s",
+                      (int)strcspn(wanted, ":"), wanted, built ? ", redis://HOST" : "");
+}
+
+static bool is_redis_url(const char *text) {
+  static const char *const schemes[] = {"redis://", "rediss://", "redis+unix://", "redis+sentinel://"};
+  for (size_t i = 0; i < sizeof(schemes) / sizeof(*schemes); i++) {
+    if (strncmp(text, schemes[i], strlen(schemes[i])) == 0) return true;
+  }
+  return false;
+}
+
+static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
+  const char *wanted = cache->options.coordination;
+  bool is_redis = is_redis_url(wanted);
+  const mc_coordination_ops *ops =
+      find_coordination(cache->options.coordination_backends, builtin_coordinations, is_redis ? "redis" : wanted);
+  if (!ops) return no_coordination(wanted, is_redis, err);
   mc_status status = check_coordination(ops, err);
   if (!status && cache->home) status = ledger_new(&cache->ledger, cache->home, err);
   if (!status && ops->flags & MC_COORDINATION_SHARED) {
@@ -224,10 +252,10 @@ static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
     status = news_new(&cache->news, cache, err); /* events may come before `open` has returned */
   }
   if (status) return status;
-  char member[OWNER_SIZE];
-  owner_name(member);
+  owner_name(cache->id);
   mc_coordination_config config = {.struct_size = sizeof(config),
-                                   .member_id = member,
+                                   .location = is_redis ? wanted : NULL,
+                                   .member_id = cache->id,
                                    .lease_ms = cache->options.lease_ms,
                                    .max_entries = 10000000,
                                    .logger = cache->logger,
@@ -299,7 +327,9 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   cond_init(&cache->clock_wake);
   mc_status status = copy_options(cache, options, err);
   cache->logger = &cache->options.logger;
+  cache->started_at = clock_wall_ms();
   if (!status) status = open_tiers(cache, err);
+  if (!status) status = refresher_new(&cache->refresher, cache, err);
   if (!status) status = open_coordination(cache, err);
   if (!status) status = open_upstreams(cache, err);
   if (!status) status = check_schemes(cache, err);
@@ -329,6 +359,7 @@ void mc_close(mc_cache *cache) {
   ledger_free(cache->ledger);
   for (size_t i = 0; i < cache->tier_count; i++) tier_close(cache->tiers[i]);
   for (size_t i = 0; i < sizeof(cache->strings) / sizeof(*cache->strings); i++) free(cache->strings[i]);
+  refresher_free(cache->refresher);
   origins_free(cache->origins);
   pthread_mutex_destroy(&cache->lock);
   pthread_mutex_destroy(&cache->watch_lock);

@@ -229,28 +229,49 @@ int copy_fd(int from, int to, uint64_t size) {
   return copy_fd_while(from, to, size, always, NULL);
 }
 
-int copy_fd_while(int from, int to, uint64_t size, bool (*go_on)(void *arg), void *arg) {
-  struct stat st;
-  if (!go_on(arg)) return ECANCELED;
-  if (fstat(from, &st) == 0 && (uint64_t)st.st_size == size && ioctl(to, FICLONE, from) == 0) return 0;
-  off_t in = 0, out = 0;
-  while ((uint64_t)in < size && go_on(arg)) {
-    uint64_t left = size - (uint64_t)in;
+/* Copy the bytes from `at` to `end`. 0 or an errno. */
+static int copy_range(int from, int to, uint64_t at, uint64_t end, bool (*go_on)(void *arg), void *arg) {
+  off_t in = (off_t)at, out = (off_t)at;
+  while ((uint64_t)in < end && go_on(arg)) {
+    uint64_t left = end - (uint64_t)in;
     ssize_t copied = copy_file_range(from, &in, to, &out, left < COPY_PIECE ? (size_t)left : COPY_PIECE, 0);
     if (copied < 0 && errno == EINTR) continue;
     if (copied <= 0) break; /* not between these file systems, or not at all: by hand from here */
   }
-  if ((uint64_t)in == size) return 0;
+  if ((uint64_t)in >= end) return 0;
   char *block = malloc(1 << 20);
   if (!block) return ENOMEM;
   int error = 0;
-  for (uint64_t at = (uint64_t)in; at < size && !error;) {
-    size_t piece = size - at < (1 << 20) ? (size_t)(size - at) : (1 << 20);
+  for (at = (uint64_t)in; at < end && !error;) {
+    size_t piece = end - at < (1 << 20) ? (size_t)(end - at) : (1 << 20);
     error = go_on(arg) ? pread_all(from, block, piece, at) : ECANCELED;
     if (!error) error = pwrite_all(to, block, piece, at);
     at += piece;
   }
   free(block);
+  return error;
+}
+
+int copy_fd_while(int from, int to, uint64_t size, bool (*go_on)(void *arg), void *arg) {
+  struct stat st;
+  if (!go_on(arg)) return ECANCELED;
+  if (fstat(from, &st) == 0 && (uint64_t)st.st_size == size && ioctl(to, FICLONE, from) == 0) return 0;
+  return copy_range(from, to, 0, size, go_on, arg);
+}
+
+int copy_fd_sparse(int from, int to) {
+  struct stat st;
+  if (ioctl(to, FICLONE, from) == 0) return 0;
+  if (fstat(from, &st) || ftruncate(to, st.st_size)) return errno;
+  int error = 0;
+  for (off_t at = 0, end; at < st.st_size && !error; at = end) {
+    at = lseek(from, at, SEEK_DATA);
+    if (at < 0) return errno == ENXIO ? 0 : errno; /* a hole up to the end */
+    end = lseek(from, at, SEEK_HOLE);
+    if (end < 0) return errno;
+    if (end > st.st_size) end = st.st_size; /* it grows */
+    if (at < end) error = copy_range(from, to, (uint64_t)at, (uint64_t)end, always, NULL);
+  }
   return error;
 }
 
@@ -281,8 +302,9 @@ static bool is_passing(int errnum) {
 }
 
 /* Where a pid means what it means here: this boot of this machine, and this pid namespace. Containers on one machine
- * share the boot id, and each has a process 1. False: it can't be told now. */
-#define NO_BOOT "00000000" /* without /proc */
+ * share the boot id, and each has a process 1; the first namespaces of two machines have one number. Without both it is
+ * told of nobody that he is gone. False: it can't be told now. */
+#define NO_BOOT "00000000"
 static bool boot_id(char boot[9]) {
   char text[9] = "";
   struct stat st;
@@ -290,9 +312,9 @@ static bool boot_id(char boot[9]) {
   if (fd < 0 && is_passing(errno)) return false;
   if (fd >= 0 && read(fd, text, 8) != 8) text[0] = 0;
   if (fd >= 0) close(fd);
-  uint32_t id = (uint32_t)strtoul(text, NULL, 16);
-  if (stat("/proc/self/ns/pid", &st) == 0) id ^= (uint32_t)st.st_ino;
-  snprintf(boot, 9, "%08x", id);
+  strcpy(boot, NO_BOOT);
+  if (!text[0] || stat("/proc/self/ns/pid", &st)) return true;
+  snprintf(boot, 9, "%08x", (uint32_t)strtoul(text, NULL, 16) ^ (uint32_t)st.st_ino);
   return true;
 }
 

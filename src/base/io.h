@@ -36,6 +36,8 @@ int remove_all(const char *path);
 int copy_fd(int from, int to, uint64_t size);
 /* The same as long as `go_on`, which is asked now and then, says so; else ECANCELED. */
 int copy_fd_while(int from, int to, uint64_t size, bool (*go_on)(void *arg), void *arg);
+/* The same of a whole file, the size that it has now, holes and all. */
+int copy_fd_sparse(int from, int to);
 
 /* asprintf that gives NULL on failure. */
 char *format_str(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -161,12 +161,23 @@ mc_status mc_option_parse(const mc_option_row *row, void *options, const char *v
                       what_it_takes(row));
 }
 
+/* But not the password of a "scheme://user:password@…", however odd it is. */
+static void print_string(char *text, size_t size, const char *value) {
+  const char *user = strstr(value, "://"), *end = user ? strrchr(user, '@') : NULL;
+  const char *password = end ? memchr(user + 3, ':', (size_t)(end - user - 3)) : NULL;
+  if (password) {
+    snprintf(text, size, "%.*s:*%s", (int)(password - value), value, end);
+  } else {
+    snprintf(text, size, "%s", value);
+  }
+}
+
 const char *mc_option_print(const mc_option_row *row, const void *options, char *text, size_t size) {
   const void *member = (const char *)options + row->offset;
   switch (row->type) {
   case MC_OPTION_STRING: {
     const char *value = *(const char *const *)member;
-    snprintf(text, size, "%s", value ? value : "");
+    print_string(text, size, value ? value : "");
     break;
   }
   case MC_OPTION_BOOL:

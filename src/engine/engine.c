@@ -1,13 +1,16 @@
 /* Starting and stopping the engine, and its clock. */
+#include "engine/member.h"
 #include "engine/news.h"
 #include "engine/promote.h"
+#include "engine/refresh.h"
 
 #include <stdlib.h>
 
-#define TICK_MS     250         /* how often waiters are told of progress */
-#define IDLE_MS     1000        /* how often the clock looks when nobody waits */
-#define SWEEP_MS    (30 * 1000) /* how often tiers are swept */
-#define JOB_THREADS 8
+#define TICK_MS      250         /* how often waiters are told of progress */
+#define IDLE_MS      1000        /* how often the clock looks when nobody waits */
+#define SWEEP_MS     (30 * 1000) /* how often tiers are swept */
+#define JOB_THREADS  8
+#define LOOK_THREADS 8
 
 void engine_kick_clock(struct mc_cache *cache) {
   cache->clock_kicked = true;
@@ -37,8 +40,8 @@ static void *clock_main(void *arg) {
     cache->clock_kicked = false;
     struct flight **flights = flights_living(cache, &count);
     pthread_mutex_unlock(&cache->lock);
-    int64_t next = now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS;
     bool renew = false;
+    int64_t next = deadline_earlier(now + (count ? TICK_MS : IDLE_MS) * NS_PER_MS, member_tick(cache->member, now));
     for (size_t i = 0; i < count; i++) {
       next = deadline_earlier(next, requests_tick(cache, flights[i], now));
       int64_t due = claim_due(flights[i]);
@@ -51,6 +54,7 @@ static void *clock_main(void *arg) {
       sweep(cache);
       sweep_at = now + SWEEP_MS * NS_PER_MS;
     }
+    refresh_tick(cache);
     news_tick(cache->news, now);
     pthread_mutex_lock(&cache->lock);
     if (renew) claims_renew(cache);
@@ -69,7 +73,9 @@ mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   mc_status status = work_new(&cache->flight_pool, cache->options.flights, err);
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
   if (!status) status = work_new(&cache->claim_pool, 1, err);
+  if (!status) status = work_new(&cache->look_pool, LOOK_THREADS, err);
   if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
+  if (!status) status = member_new(&cache->member, cache, err);
   if (status) return status;
   cache->clock_runs = true;
   int error = pthread_create(&cache->clock, NULL, clock_main, cache);
@@ -91,6 +97,7 @@ void engine_stop(struct mc_cache *cache) {
   pthread_mutex_unlock(&cache->lock);
   news_stop(cache->news);
   promoter_stop(cache->promoter);
+  work_free(cache->look_pool);
   work_free(cache->flight_pool); /* flights end their waiters, with the clock's help */
   pthread_mutex_lock(&cache->lock);
   bool ran = cache->clock_runs;
@@ -101,4 +108,7 @@ void engine_stop(struct mc_cache *cache) {
   work_free(cache->claim_pool);
   work_free(cache->job_pool); /* nothing submits to it any more */
   promoter_free(cache->promoter);
+  struct member *member = cache->member;
+  cache->member = NULL;
+  member_free(member);
 }

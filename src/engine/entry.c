@@ -7,6 +7,7 @@
 
 #include "engine/ledger.h"
 #include "engine/news.h"
+#include "engine/refresh.h"
 
 mc_storage *record_storage(const struct mc_cache *cache) {
   mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
@@ -15,7 +16,7 @@ mc_storage *record_storage(const struct mc_cache *cache) {
 
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_storage *storage = record_storage(cache);
-  if (!storage || !entry->has_digest) return MC_OK;
+  if (!storage || !(entry->has_digest || entry->history_count || entry->pinned)) return MC_OK;
   char *text = record_encode(entry);
   if (!text) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a record");
   bool together = stage && stage->storage == storage && storage->ops->stage_record;
@@ -25,8 +26,9 @@ mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *
   return status;
 }
 
-void entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry) {
-  if (cache->ledger) ledger_set(cache->ledger, key, entry);
+bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry) {
+  refresh_note(cache, entry);
+  return cache->ledger && ledger_set(cache->ledger, key, entry);
 }
 
 static mc_status load_record(mc_entry **out, mc_storage *storage, const char *key, mc_error *err) {
@@ -92,12 +94,6 @@ static bool load_scanned(void *user, const char *key, const void *data, size_t s
 mc_status entry_load_all(struct mc_cache *cache, mc_error *err) {
   mc_storage *storage = record_storage(cache);
   return storage ? storage->ops->record_scan(storage, load_scanned, cache, RECORD_MAX, err) : MC_OK;
-}
-
-void entry_announce(struct mc_cache *cache, const mc_entry *entry) {
-  pthread_mutex_lock(&cache->watch_lock);
-  if (cache->watcher) cache->watcher(cache->watcher_user, entry);
-  pthread_mutex_unlock(&cache->watch_lock);
 }
 
 bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry) {

@@ -24,7 +24,10 @@ struct mc_file {
   void *map;
   char *path;
   struct object *at_path; /* the home tier's copy, open as long as its path is promised */
-  char *endpoints;        /* one behind the other, each ended by a zero, the last by two; NULL: none */
+  bool in_memory;         /* of this cache */
+  char *endpoint;         /* this cache's own; "" or NULL: it has none */
+  char *holders;          /* those that have it in memory, each ended by a zero, all in so many bytes; NULL: none */
+  size_t holders_size;
 };
 
 static mc_file *file_new(const mc_entry *entry) {
@@ -39,27 +42,75 @@ static mc_file *file_new(const mc_entry *entry) {
   return file;
 }
 
-/* This cache's data endpoint, and those that the entry names. */
-static char *list_endpoints(struct mc_cache *cache, const mc_entry *entry) {
+/* ---- where it can be read ---- */
+
+#define MOST_ENDPOINTS 8  /* told to a client */
+#define MOST_HOLDERS   64 /* looked at */
+
+static void note_endpoints(mc_file *file, struct mc_cache *cache, const mc_entry *entry) {
   pthread_mutex_lock(&cache->lock);
-  char *list = format_str("%s %s ", cache->endpoint, entry->holders ? entry->holders : "");
+  file->endpoint = strdup(cache->endpoint);
   pthread_mutex_unlock(&cache->lock);
-  char *to = list;
-  for (char *at = list; at && *at;) {
-    size_t length = strcspn(at, " ");
-    memmove(to, at, length);
-    if (length) to += length + 1, to[-1] = 0;
-    at += length + 1;
+  if (!entry->holders || !*entry->holders) return;
+  file->holders = strdup(entry->holders);
+  if (!file->holders) return;
+  file->holders_size = strlen(file->holders);
+  for (size_t i = 0; i < file->holders_size; i++) {
+    if (file->holders[i] == ' ') file->holders[i] = 0;
   }
-  if (to) *to = 0;
-  return list;
+}
+
+/* The endpoints that have it in memory; this cache's first, if it is one. */
+static size_t list_holders(const mc_file *file, const char *holders[MOST_HOLDERS]) {
+  size_t count = 0;
+  bool told = file->endpoint && *file->endpoint;
+  if (told && file->in_memory) holders[count++] = file->endpoint;
+  for (size_t i = 0; i < file->holders_size; i += strlen(file->holders + i) + 1) {
+    const char *at = file->holders + i;
+    bool own = told && strcmp(at, file->endpoint) == 0;
+    if (*at && !own && count < MOST_HOLDERS) holders[count++] = at;
+  }
+  return count;
+}
+
+/* Whether this cache is named behind those that have it in memory. */
+static bool is_spare(const mc_file *file) {
+  return file->endpoint && *file->endpoint && !file->in_memory;
 }
 
 size_t mc_file_endpoints(const mc_file *file, const char **endpoints, size_t most) {
-  size_t count = 0;
-  for (const char *at = file->endpoints; at && *at && count < most; at += strlen(at) + 1) endpoints[count++] = at;
-  return count;
+  const char *holders[MOST_HOLDERS];
+  size_t count = list_holders(file, holders), told = 0;
+  uint32_t random[MOST_ENDPOINTS];
+  bool spare = is_spare(file);
+  if (most > MOST_ENDPOINTS) most = MOST_ENDPOINTS;
+  random_bytes(random, sizeof(random));
+  for (; told < count && told + spare < most; told++) { /* a shuffle, as far as it is told */
+    size_t at = told + random[told] % (count - told);
+    endpoints[told] = holders[at];
+    holders[at] = holders[told];
+  }
+  if (spare && told < most) endpoints[told++] = file->endpoint;
+  return told;
 }
+
+size_t mc_file_spread(const mc_file *file) {
+  const char *holders[MOST_HOLDERS];
+  size_t count = list_holders(file, holders), most = MOST_ENDPOINTS - is_spare(file);
+  return count < most ? count : most;
+}
+
+void file_count_hits(const mc_file *file, struct mc_cache *cache, uint64_t count) {
+  const char *holders[MOST_HOLDERS];
+  stat_add(cache, STAT_HITS, count);
+  if (!file->object) return;
+  enum stat_id from = file->in_memory                   ? STAT_HITS_MEMORY
+                      : list_holders(file, holders) > 0 ? STAT_HITS_MEMBERS
+                                                        : STAT_HITS_STORAGE;
+  stat_add(cache, from, count);
+}
+
+/* ---- getting one ---- */
 
 mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_entry *entry, bool cached) {
   char path[4096];
@@ -71,7 +122,8 @@ mc_file *file_of_object(struct object *object, struct mc_cache *cache, const mc_
   file->object = object;
   file->size = object->size;
   file->cached = cached;
-  file->endpoints = list_endpoints(cache, entry);
+  file->in_memory = !(tier_storage(object->tier)->ops->flags & MC_STORAGE_PERSISTENT);
+  note_endpoints(file, cache, entry);
   if (object_path(object, path, sizeof(path))) file->path = strdup(path);
   if (object->tier != cache->home) {
     file->home = tier_acquire(cache->home);
@@ -141,7 +193,8 @@ void mc_file_release(mc_file *file) {
   pthread_mutex_destroy(&file->lock);
   free(file->table);
   free(file->path);
-  free(file->endpoints);
+  free(file->endpoint);
+  free(file->holders);
   free(file);
 }
 

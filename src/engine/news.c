@@ -205,7 +205,7 @@ static void hear_entry(struct news *news, const mc_entry *before, const mc_entry
   key_of_url(key, now ? now->url : before->url);
   bool other = true; /* else it was known already */
   if (cache->ledger) {
-    other = now ? ledger_set(cache->ledger, key, now) : ledger_forget(cache->ledger, key, before->revision);
+    other = now ? entry_refer(cache, key, now) : ledger_forget(cache->ledger, key, before->revision);
   }
   if (other) announce(cache, before, now);
   if (!cache->home) return;

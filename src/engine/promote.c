@@ -1,13 +1,18 @@
 /* Promotion into the memory tier.
  *
  *   an object is …   means                                            becomes
- *   cold             in the home tier; not got twice in memory_ttl    queued, by its next get in that time
+ *   cold             in the home tier; not got twice in memory_ttl,   queued, by its next get in that time
+ *                    or not as often as what would have to go for it
  *   queued           a job waits for a thread                         copied; cold, when the cache closes
  *   copied           a job reads, verifies and writes it              in memory; cold: no room, or damaged
  *   in memory        the memory tier has a copy, which is opened      cold, when that tier drops it
  *
- * What is got only once, as by a scan, is never copied, and no object may take more than a share of the memory: so
- * neither can push out what is got again and again. */
+ * What is got only once, as by a scan, is never copied, and no object may take more than a share of the memory. Where
+ * something would have to go for it, it must have been got more often lately than each of those. So nothing can push
+ * out what is got again and again but what is got more often still.
+ *
+ * How often is counted by object, whatever its size: memory saves reading an object's bytes once for each get, so that
+ * by the byte of memory it saves as much as there are gets. */
 #include "engine/promote.h"
 
 #include <errno.h>
@@ -15,10 +20,14 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "engine/member.h"
+#include "engine/sketch.h"
 
 #define SHARE_PERCENT 50 /* of the memory tier's capacity, for one object */
 #define MOST_AT_ONCE  2  /* the pool has other jobs */
 #define PIECE         ((size_t)256 << 10)
+#define MOST_VICTIMS  64 /* looked at: of more that would have to go, these are the first */
+#define MOST_AGING    4  /* halvings, after which nothing is left */
 
 struct promotion {
   struct work_job job; /* first */
@@ -34,11 +43,18 @@ struct promoter {
   pthread_mutex_t lock; /* a leaf */
   struct promotion *promotions;
   uint32_t count;
+  struct sketch *sketch; /* the gets */
+  int64_t aged_at;
 };
 
 mc_status promoter_new(struct promoter **out, struct mc_cache *cache, mc_error *err) {
   struct promoter *promoter = calloc(1, sizeof(*promoter));
-  if (!promoter) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for promotions");
+  if (promoter) promoter->sketch = sketch_new();
+  if (!promoter || !promoter->sketch) {
+    free(promoter);
+    return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for promotions");
+  }
+  promoter->aged_at = clock_wall_ms();
   promoter->cache = cache;
   promoter->to = cache->tiers[0];
   promoter->from = cache->home;
@@ -54,7 +70,33 @@ void promoter_stop(struct promoter *promoter) {
 void promoter_free(struct promoter *promoter) {
   if (!promoter) return;
   pthread_mutex_destroy(&promoter->lock);
+  sketch_free(promoter->sketch);
   free(promoter);
+}
+
+/* ---- how often ---- */
+
+/* Count a get. What was got a memory_ttl ago counts half. */
+static void count_get(struct promoter *promoter, const mc_digest *digest) {
+  int64_t now = clock_wall_ms(), ttl = promoter->cache->options.memory_ttl_ms;
+  pthread_mutex_lock(&promoter->lock);
+  int64_t periods = ttl > 0 ? (now - promoter->aged_at) / ttl : 0;
+  for (int64_t i = 0; i < periods && i < MOST_AGING; i++) sketch_age(promoter->sketch);
+  if (periods) promoter->aged_at = now;
+  sketch_add(promoter->sketch, digest);
+  pthread_mutex_unlock(&promoter->lock);
+}
+
+/* Whether there is room, or it is got more often than what would have to go. */
+static bool earns_its_place(struct promoter *promoter, const struct object *object) {
+  mc_digest victims[MOST_VICTIMS];
+  size_t count = tier_victims(promoter->to, object->size, victims, MOST_VICTIMS);
+  bool earns = true;
+  pthread_mutex_lock(&promoter->lock);
+  unsigned own = sketch_count(promoter->sketch, &object->digest);
+  for (size_t i = 0; i < count && earns; i++) earns = own > sketch_count(promoter->sketch, &victims[i]);
+  pthread_mutex_unlock(&promoter->lock);
+  return earns;
 }
 
 /* ---- the copy ---- */
@@ -109,6 +151,9 @@ static mc_status copy(struct promotion *self, mc_error *err) {
   char key[MC_DIGEST_HEX_SIZE];
   mc_stage *stage = NULL;
   mc_status status = check(self->promoter, err);
+  if (!status && !earns_its_place(self->promoter, object)) { /* another one has taken the room */
+    status = mc_error_set(err, MC_NO_SPACE, ORIGIN, "what is in memory is got as often");
+  }
   if (!status) status = tier_reserve(to, object->size, err);
   if (status) return status;
   status = storage->ops->stage_create(storage, mc_digest_hex(key, &object->digest), object->size, &stage, err);
@@ -141,6 +186,7 @@ static void promotion_job(struct work_job *job) {
   mc_error error = MC_ERROR_INIT;
   mc_status status = copy(self, &error);
   if (!status) stat_add(cache, STAT_PROMOTIONS, 1);
+  if (!status) member_kick(cache->member);
   if (status == MC_CORRUPT) {
     log_warn(cache->logger, ORIGIN, "%s; it will be mended", error.message);
   } else if (status) {
@@ -153,8 +199,11 @@ static void promotion_job(struct work_job *job) {
 
 static bool is_worth_it(struct promoter *promoter, struct object *object) {
   uint64_t most = tier_capacity(promoter->to) / 100 * SHARE_PERCENT;
-  return object->tier == promoter->from && object_got_again(object, promoter->cache->options.memory_ttl_ms) &&
-         object->size <= most && !tier_has(promoter->to, &object->digest);
+  if (object->tier != promoter->from || !object_got_again(object, promoter->cache->options.memory_ttl_ms)) return false;
+  if (object->size > most || tier_has(promoter->to, &object->digest)) return false;
+  bool earns = earns_its_place(promoter, object);
+  if (!earns) stat_add(promoter->cache, STAT_REFUSALS, 1);
+  return earns;
 }
 
 /* Take a place among the promotions; false: there is none, or its digest has one. */
@@ -176,7 +225,9 @@ static bool enlist(struct promoter *promoter, struct promotion *promotion) {
 void promote_consider(struct mc_cache *cache, mc_file *file) {
   struct promoter *promoter = cache->promoter;
   struct object *object = file_object(file);
-  if (!promoter || !object || !is_worth_it(promoter, object)) return;
+  if (!promoter || !object) return;
+  count_get(promoter, &object->digest);
+  if (!is_worth_it(promoter, object)) return;
   struct promotion *promotion = malloc(sizeof(*promotion));
   if (!promotion) return;
   *promotion = (struct promotion){.job = {.run = promotion_job}, .promoter = promoter, .object = object};

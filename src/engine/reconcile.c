@@ -49,7 +49,7 @@ static bool goes_on(struct pass *pass) {
 
 /* This is known now; watchers were told if it was known here before. */
 static void note(struct pass *pass, const char *key, const mc_entry *entry) {
-  bool other = ledger_set(pass->cache->ledger, key, entry);
+  bool other = entry_refer(pass->cache, key, entry);
   if (other && pass->how->announce) entry_announce(pass->cache, entry);
 }
 

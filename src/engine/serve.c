@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "engine/download.h"
-#include "engine/engine.h"
+#include "engine/member.h"
 
 struct mc_server {
   struct mc_cache *cache;
@@ -176,6 +176,7 @@ mc_status mc_advertise(mc_cache *cache, const char *data, const char *control, m
   strcpy(cache->endpoint, told[0]);
   strcpy(cache->control, told[1]);
   pthread_mutex_unlock(&cache->lock);
+  member_beat(cache->member);
   return MC_OK;
 }
 

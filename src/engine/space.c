@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "engine/tier_index.h"
 
-#define UNREFERRED_TTL_MS (10 * 60 * 1000)
-#define SWEEP_MOST        4096 /* objects evicted by one sweep for their age */
+#define UNREFERRED_TTL_MS ((int64_t)10 * 60 * 1000) /* at least */
+#define SWEEP_MOST        4096                      /* objects evicted by one sweep for their age */
 
 static uint64_t share(uint64_t capacity, uint32_t percent) {
   return capacity / 100 * percent + capacity % 100 * percent / 100;
@@ -106,6 +106,22 @@ mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err) {
   return status;
 }
 
+size_t tier_victims(struct tier *tier, uint64_t bytes, mc_digest *victims, size_t most) {
+  size_t count = 0;
+  struct slot *slot;
+  uint64_t capacity = tier->config.capacity;
+  pthread_mutex_lock(&tier->lock);
+  uint64_t used = tier->bytes + tier->reserved + bytes, limit = share(capacity, tier->config.low);
+  if (!capacity || used <= share(capacity, tier->config.high)) limit = used;
+  DL_FOREACH(tier->idle, slot) {
+    if (count == most || used <= limit) break;
+    victims[count++] = slot->object.digest;
+    used -= slot->object.size;
+  }
+  pthread_mutex_unlock(&tier->lock);
+  return count;
+}
+
 void tier_unreserve(struct tier *tier, uint64_t bytes) {
   pthread_mutex_lock(&tier->lock);
   tier->reserved -= bytes;
@@ -135,7 +151,8 @@ bool tier_evict(struct tier *tier, uint64_t bytes) {
 static bool overdue(const struct tier *tier, const struct slot *slot, int64_t now) {
   int64_t age = now - slot->used_at;
   if (tier->config.ttl_ms > 0 && age > tier->config.ttl_ms) return true;
-  return !tier->config.copies && slot->references <= 0 && age > UNREFERRED_TTL_MS;
+  int64_t keep_ms = tier->config.keep_ms > UNREFERRED_TTL_MS ? tier->config.keep_ms : UNREFERRED_TTL_MS;
+  return !tier->config.copies && slot->references <= 0 && age > keep_ms;
 }
 
 /* In one pass over the idle objects, as each eviction lets go of the lock: which are overdue, then one by one. */

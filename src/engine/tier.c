@@ -203,7 +203,7 @@ static mc_status verify_slot(struct tier *tier, struct slot *slot, const struct 
     slot->is_verified = stamp != NULL;
     if (stamp) slot->verified = *stamp;
     slot->damaged = false;
-  } else if (status == MC_CORRUPT && !slot->gone) {
+  } else if ((status == MC_CORRUPT || status == MC_NOT_FOUND) && !slot->gone) {
     index_drop(tier, slot); /* it has a reader: us */
   }
   pthread_mutex_unlock(&tier->lock);
@@ -287,11 +287,12 @@ bool object_path(struct object *object, char *path, size_t size) {
 mc_status object_check(struct object *object, uint64_t offset, mc_error *err) {
   if (offset >= object->size) return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "no chunk at that offset");
   mc_status status = verify_chunks(object->fd, object->table, (uint32_t)(offset / MC_CHUNK_SIZE), 1, NULL, err);
-  if (status == MC_CORRUPT) {
-    pthread_mutex_lock(&object->tier->lock);
-    slot_of(object)->damaged = true;
-    pthread_mutex_unlock(&object->tier->lock);
-  }
+  struct slot *slot = slot_of(object);
+  pthread_mutex_lock(&object->tier->lock);
+  if (status == MC_CORRUPT) slot->damaged = true;
+  if (status == MC_NOT_FOUND && !slot->gone)
+    index_drop(object->tier, slot); /* who comes next opens what is there now */
+  pthread_mutex_unlock(&object->tier->lock);
   return status;
 }
 
@@ -421,7 +422,12 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins) {
   pthread_mutex_lock(&tier->lock);
   index_refer(tier, digest, references, pins);
+  struct slot *slot = index_find(tier, digest);
+  bool given_up = slot && references < 0 && slot->references <= 0;
+  if (given_up) slot->used_at = clock_wall_ms();
   pthread_mutex_unlock(&tier->lock);
+  if (given_up && tier->storage->ops->touch)
+    tier->storage->ops->touch(tier->storage, digest); /* after a restart, too */
 }
 
 bool tier_has(struct tier *tier, const mc_digest *digest) {
@@ -429,6 +435,19 @@ bool tier_has(struct tier *tier, const mc_digest *digest) {
   bool has = index_find(tier, digest) != NULL;
   pthread_mutex_unlock(&tier->lock);
   return has;
+}
+
+mc_digest *tier_digests(struct tier *tier, size_t *count) {
+  struct slot *slot;
+  *count = 0;
+  pthread_mutex_lock(&tier->lock);
+  size_t all = HASH_COUNT(tier->slots);
+  mc_digest *digests = all ? malloc(all * sizeof(*digests)) : NULL;
+  for (slot = digests ? tier->slots : NULL; slot; slot = slot->hh.next) {
+    if (!slot->doomed) digests[(*count)++] = slot->object.digest;
+  }
+  pthread_mutex_unlock(&tier->lock);
+  return digests;
 }
 
 bool tier_is_referred(struct tier *tier, const mc_digest *digest) {

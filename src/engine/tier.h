@@ -26,6 +26,7 @@ struct tier_config {
   uint64_t capacity;  /* bytes; 0: no limit but the storage's own */
   uint32_t high, low; /* watermarks in percent */
   int64_t ttl_ms;     /* 0: for ever */
+  int64_t keep_ms;    /* an object that no entry refers to stays for at least so long */
   bool copies;        /* of another tier's objects: no entry refers to them */
   void (*evicted)(void *user, uint64_t objects, uint64_t bytes); /* for counting; may be NULL */
   void *user;
@@ -61,6 +62,8 @@ bool object_got_again(struct object *object, int64_t within_ms);
 
 /* Set `bytes` aside for a download, evicting what it takes. MC_NO_SPACE says how much would be needed. */
 mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err);
+/* Those that tier_reserve would evict for so many bytes, the first ones of them, at most `most`. Returns how many. */
+size_t tier_victims(struct tier *tier, uint64_t bytes, mc_digest *victims, size_t most);
 /* The disk itself is full: evict `bytes`, least recently used first. false: there was nothing that could go. */
 bool tier_evict(struct tier *tier, uint64_t bytes);
 void tier_unreserve(struct tier *tier, uint64_t bytes);
@@ -72,8 +75,8 @@ mc_status tier_commit(struct object **out, struct tier *tier, mc_stage **stage, 
 mc_status tier_remove(struct tier *tier, const mc_digest *digest, uint64_t *bytes, mc_error *err);
 /* Turn a damaged object into a stage of `key`. */
 mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *key, mc_stage **stage, mc_error *err);
-/* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. An object that no
- * entry refers to is removed once it has not been used for ten minutes. */
+/* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. To stop is a use: an
+ * object that no entry refers to is removed once it has not been used for ten minutes, or for longer: see keep_ms. */
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
 /* Others write to the storage, too, and their entries need what is there: until it is known what is needed, nothing is
  * evicted. From now on who evicts first looks whether others have used it lately. Before anybody else uses the tier. */
@@ -86,6 +89,8 @@ void tier_look(struct tier *tier, const mc_digest *digest);
 /* The same of all, while `go_on`, which is called now and then, says so: else MC_CANCELLED. */
 mc_status tier_rescan(struct tier *tier, bool (*go_on)(void *user), void *user, mc_error *err);
 bool tier_has(struct tier *tier, const mc_digest *digest);
+/* What is there, in no order. malloced; NULL: nothing, or no memory. */
+mc_digest *tier_digests(struct tier *tier, size_t *count);
 bool tier_is_referred(struct tier *tier, const mc_digest *digest);
 /* Evict what is over its time, or over the high watermark. Called now and then. */
 void tier_sweep(struct tier *tier);

@@ -28,6 +28,7 @@ static mc_status hash_chunk(mc_hash128 *out, int fd, uint64_t at, uint64_t left,
     size_t piece = left < READ_BLOCK ? (size_t)left : READ_BLOCK;
     int error = pread_all(fd, buffer, piece, at);
     if (error == ENODATA) return mc_error_set(err, MC_CORRUPT, ORIGIN, "a stored object is shorter than it was");
+    if (error == ESTALE) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "another machine removed a stored object");
     if (error == EIO) return mc_error_set(err, MC_CORRUPT, ORIGIN, "a stored object can't be read any more");
     if (error) return mc_error_errno(err, error, ORIGIN, "can't read a stored object");
     xxh128_update(hash, buffer, piece);

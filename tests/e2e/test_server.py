@@ -97,7 +97,7 @@ def test_a_file_the_environment_and_flags(folder):
         (["--retries", "many"], "--retries: 'many' is not a number"),
         (["--storage"], "--storage needs a value"),
         (["start"], "not 'start'"),
-        (["--coordination", "redis://:SECRET@host:6379/0"], "redis:// is not built in yet"),
+        (["--coordination", "redis://:SECRET@host:port/0"], "coordination: its port is no number"),
         (["--control", "somewhere"], "control: can't listen on 'somewhere'"),
         (["--control", "127.0.0.1:http"], "HOST:PORT"),
         (["--control", "127.0.0.1:70000"], "HOST:PORT"),

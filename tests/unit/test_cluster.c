@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +48,23 @@ struct fault {
   mc_status status;
 };
 
+/* What every read from a host does. */
+struct habit {
+  const char *host;
+  uint64_t after;   /* so much it delivers, */
+  mc_status status; /* and then fails with this; */
+  bool spoils;      /* or delivers all wrong, unless it is told of the suspicion: then it fails so; */
+  bool always;      /* or even then */
+  bool dies;        /* from then on it can't be connected to either */
+  int reads;        /* how many there were */
+  uint64_t bytes;
+  bool suspected;
+};
+
 struct fake {
   mc_transport base;
+  struct habit habits[4];
+  sem_t *gate; /* a read waits here for its turn */
   pthread_mutex_t lock;
   struct fault plan[PLAN_MAX]; /* of the next reads */
   int planned, connects, open, reads, flight_reads;
@@ -62,7 +78,15 @@ struct fake {
 
 struct fake_connection {
   mc_connection base;
+  struct habit *habit; /* or NULL */
 };
+
+static struct habit *habit_of(struct fake *fake, const char *endpoint) {
+  for (size_t i = 0; i < 4 && fake->habits[i].host; i++) {
+    if (strstr(endpoint, fake->habits[i].host)) return &fake->habits[i];
+  }
+  return NULL;
+}
 
 static mc_status fake_connect(mc_transport *self, const char *endpoint, mc_connection **out, const mc_call *call,
                               mc_error *err) {
@@ -72,7 +96,9 @@ static mc_status fake_connect(mc_transport *self, const char *endpoint, mc_conne
   pthread_mutex_lock(&fake->lock);
   fake->connects++;
   snprintf(fake->endpoint, sizeof(fake->endpoint), "%s", endpoint);
-  bool fails = fake->failing_connects > 0 || (fake->failing_host && strstr(endpoint, fake->failing_host));
+  struct habit *habit = habit_of(fake, endpoint);
+  bool fails = fake->failing_connects > 0 || (fake->failing_host && strstr(endpoint, fake->failing_host)) ||
+               (habit && habit->dies && habit->reads);
   if (fails) {
     if (fake->failing_connects) fake->failing_connects--;
   } else {
@@ -82,6 +108,7 @@ static mc_status fake_connect(mc_transport *self, const char *endpoint, mc_conne
   if (fails) return mc_error_set(err, MC_UNAVAILABLE, "fake", "connection refused");
   struct fake_connection *connection = calloc(1, sizeof(*connection));
   connection->base.transport = self;
+  connection->habit = habit;
   *out = &connection->base;
   return MC_OK;
 }
@@ -89,9 +116,17 @@ static mc_status fake_connect(mc_transport *self, const char *endpoint, mc_conne
 static mc_status fake_read(mc_connection *connection, const mc_content *what, mc_sink *sink, const mc_call *call,
                            mc_error *err) {
   struct fake *fake = (struct fake *)connection->transport;
+  struct habit *habit = ((struct fake_connection *)connection)->habit;
   struct fault fault = {UINT64_MAX, MC_OK};
+  if (fake->gate) sem_wait(fake->gate);
   pthread_mutex_lock(&fake->lock);
   fake->reads++;
+  bool spoils = habit && habit->spoils && (!sink->suspect || habit->always);
+  if (habit) {
+    habit->reads++;
+    habit->suspected |= sink->suspect;
+    if (habit->status && !spoils) fault = (struct fault){habit->after, habit->status};
+  }
   if (sink->suspect) fake->suspected = true;
   if (fake->planned) {
     fault = fake->plan[0];
@@ -116,7 +151,13 @@ static mc_status fake_read(mc_connection *connection, const mc_content *what, mc
     if (size > sink->end - sink->offset) size = (size_t)(sink->end - sink->offset);
     if (size > fault.after) size = (size_t)fault.after;
     if (fault.after != UINT64_MAX) fault.after -= size;
-    if (odd) {
+    pthread_mutex_lock(&fake->lock);
+    if (habit) habit->bytes += size;
+    pthread_mutex_unlock(&fake->lock);
+    if (spoils) {
+      memset(room, 0xee, size);
+      status = sink->advance(sink, size, err);
+    } else if (odd) {
       status = sink->write(sink, content + sink->offset, size, err);
     } else {
       memcpy(room, content + sink->offset, size);
@@ -183,6 +224,7 @@ struct ticket_spec {
   uint64_t size;
   const char *etag;
   const char *endpoints[4];
+  uint32_t spread;
 };
 
 static void send_ticket(struct peer_call *call, const struct ticket_spec *spec) {
@@ -196,6 +238,7 @@ static void send_ticket(struct peer_call *call, const struct ticket_spec *spec) 
   ticket.validators = &validators;
   validators.etag = (char *)(spec->etag ? spec->etag : "\"1\"");
   ticket.complete = spec->complete;
+  ticket.spread = spec->spread;
   ticket.size = spec->size ? spec->size : SIZE;
   if (spec->empty) ticket.size = 0;
   ticket.endpoints = (char **)(own ? spec->endpoints : one);
@@ -238,9 +281,39 @@ static void give_two_endpoints(struct peer_call *call, void *user) {
   peer_finish(call, 0, NULL);
 }
 
+static void give_three_holders(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .endpoints = {"fake://a:1", "fake://b:2", "fake://c:3"}});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_one_and_another(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){.complete = true, .endpoints = {ENDPOINT, "fake://b:2"}});
+  peer_finish(call, 0, NULL);
+}
+
+static void give_two_holders_and_a_spare(struct peer_call *call, void *user) {
+  (void)user;
+  send_ticket(call, &(struct ticket_spec){
+                        .complete = true, .endpoints = {"fake://a:1", "fake://b:2", "fake://c:3"}, .spread = 2});
+  peer_finish(call, 0, NULL);
+}
+
 static void give_flight(struct peer_call *call, void *user) {
   struct script *script = user;
   send_ticket(call, &(struct ticket_spec){.complete = false});
+  sem_wait(&script->go);
+  send_ticket(call, &(struct ticket_spec){.complete = true});
+  peer_finish(call, 0, NULL);
+}
+
+/* Another member downloads it, which dies; a third one takes over. */
+static void give_two_flights(struct peer_call *call, void *user) {
+  struct script *script = user;
+  send_ticket(call, &(struct ticket_spec){.endpoints = {"fake://dead:1"}});
+  sem_wait(&script->go);
+  send_ticket(call, &(struct ticket_spec){.endpoints = {"fake://heir:1"}});
   sem_wait(&script->go);
   send_ticket(call, &(struct ticket_spec){.complete = true});
   peer_finish(call, 0, NULL);
@@ -767,6 +840,74 @@ static void *lane_main(void *arg) {
   return NULL;
 }
 
+static void start_lane(struct lane *lane, mc_source *source) {
+  *lane = (struct lane){.source = source, .memory = calloc(1, SIZE), .to = SIZE};
+  assert_int_equal(pthread_create(&lane->thread, NULL, lane_main, lane), 0);
+}
+
+static void finish_lane(struct lane *lane) {
+  pthread_join(lane->thread, NULL);
+  assert_int_equal(lane->status, MC_OK);
+  assert_memory_equal(lane->memory, content, SIZE);
+  free(lane->memory);
+}
+
+static void await_count(struct fixture *f, const int *counter, int least) {
+  int64_t until = clock_ns() + 60 * NS_PER_S;
+  for (int count = 0; count < least;) {
+    assert_true(clock_ns() < until);
+    sched_yield();
+    pthread_mutex_lock(&f->fake.lock);
+    count = *counter;
+    pthread_mutex_unlock(&f->fake.lock);
+  }
+}
+
+static void a_download_whose_member_died_is_followed_at_the_next(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  struct lane lane;
+  script(f, give_two_flights, NULL);
+  f->fake.failing_host = "dead";
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  start_lane(&lane, source);
+  await_count(f, &f->fake.connects, RETRIES + 1); /* from then on it waits for the stream's news */
+  sem_post(&f->script.go);
+  finish_lane(&lane);
+  assert_int_equal(f->fake.connects, RETRIES + 2);
+  assert_string_equal(f->fake.endpoint, "fake://heir:1");
+  assert_int_equal(f->fake.flight_reads, 1);
+  sem_post(&f->script.go);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* One that is frozen fails its reads in time. */
+static void a_download_whose_member_hangs_is_followed_at_the_next(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  struct lane lane;
+  script(f, give_two_flights, NULL);
+  plan(f, 5 << 20, MC_UNAVAILABLE);
+  for (int i = 0; i < RETRIES; i++) plan(f, 0, MC_UNAVAILABLE);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  start_lane(&lane, source);
+  await_count(f, &f->fake.reads, RETRIES + 1);
+  sem_post(&f->script.go);
+  finish_lane(&lane);
+  assert_string_equal(f->fake.endpoint, "fake://heir:1");
+  assert_int_equal(f->fake.reads, RETRIES + 2);
+  sem_post(&f->script.go);
+  assert_int_equal(finish(source, &info), MC_OK);
+  assert_facts(&info);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
 static void lanes_that_lose_a_download_together_ask_once(void **state) {
   struct fixture *f = *state;
   mc_source *source;
@@ -790,6 +931,228 @@ static void lanes_that_lose_a_download_together_ask_once(void **state) {
   free(memory);
   cluster_upstream_ops.source_close(source);
 }
+
+/* ---- several holders ---- */
+
+/* Sinks that verify chunks, as the engine's do: what came damaged is wanted again from the chunk's beginning. */
+struct checked_sink {
+  struct memory_sink memory;
+  unsigned corrupt;
+};
+
+static mc_status checked_advance(mc_sink *sink, size_t size, mc_error *err) {
+  struct checked_sink *self = (struct checked_sink *)sink;
+  mc_status status = memory_advance(sink, size, err);
+  uint64_t end = sink->offset, begin = (end - 1) / MC_CHUNK_SIZE * MC_CHUNK_SIZE;
+  if (status || (end % MC_CHUNK_SIZE && end != sink->end)) return status;
+  if (memcmp(self->memory.memory + begin, content + begin, end - begin) == 0) {
+    sink->suspect = false;
+    return MC_OK;
+  }
+  sink->offset = begin;
+  self->corrupt++;
+  return mc_error_set(err, MC_CORRUPT, "sink", "a chunk arrived damaged");
+}
+
+static mc_status checked_write(mc_sink *sink, const void *data, size_t size, mc_error *err) {
+  memcpy(((struct memory_sink *)sink)->memory + sink->offset, data, size);
+  return checked_advance(sink, size, err);
+}
+
+/* Never beyond the chunk at hand. */
+static void *checked_space(mc_sink *sink, size_t *size) {
+  uint64_t left = MC_CHUNK_SIZE - sink->offset % MC_CHUNK_SIZE;
+  void *room = memory_space(sink, size);
+  if (*size > left) *size = (size_t)left;
+  return room;
+}
+
+/* Read all as the engine does. Returns how often a chunk came damaged. */
+static unsigned read_checked(mc_source *source) {
+  uint8_t *memory = calloc(1, SIZE);
+  struct checked_sink sink = {.corrupt = 0};
+  sink_init(&sink.memory, memory, 0, SIZE);
+  sink.memory.sink.write = checked_write;
+  sink.memory.sink.space = checked_space;
+  sink.memory.sink.advance = checked_advance;
+  mc_status status;
+  do {
+    status = cluster_upstream_ops.source_read(source, &sink.memory.sink, &forever, NULL);
+    if (status == MC_CORRUPT) sink.memory.sink.suspect = true;
+  } while (status == MC_CORRUPT && sink.corrupt < 9);
+  assert_int_equal(status, MC_OK);
+  assert_memory_equal(memory, content, SIZE);
+  free(memory);
+  return sink.corrupt;
+}
+
+/* Read all by nine lanes, which are all under way before the first one ends. */
+static void read_by_lanes(struct fixture *f, mc_source *source) {
+  uint8_t *memory = calloc(1, SIZE);
+  struct lane lanes[9];
+  sem_t gate;
+  sem_init(&gate, 0, 0);
+  f->fake.gate = &gate;
+  for (uint64_t i = 0; i < 9; i++) {
+    lanes[i] = (struct lane){.source = source, .memory = memory, .from = i << 20, .to = (i + 1) << 20};
+    assert_int_equal(pthread_create(&lanes[i].thread, NULL, lane_main, &lanes[i]), 0);
+  }
+  for (bool all = false; !all;) { /* each has chosen where to read */
+    pthread_mutex_lock(&f->fake.lock);
+    all = f->fake.open == 9;
+    pthread_mutex_unlock(&f->fake.lock);
+    sched_yield();
+  }
+  for (int i = 0; i < 100; i++) sem_post(&gate); /* and as many reads as it takes */
+  for (int i = 0; i < 9; i++) {
+    pthread_join(lanes[i].thread, NULL);
+    assert_int_equal(lanes[i].status, MC_OK);
+  }
+  assert_memory_equal(memory, content, SIZE);
+  f->fake.gate = NULL;
+  sem_destroy(&gate);
+  free(memory);
+}
+
+static void expect_hosts(struct fixture *f) {
+  for (int i = 0; i < 3; i++) f->fake.habits[i].host = (const char *const[]){"a:1", "b:2", "c:3"}[i];
+}
+
+static void lanes_are_spread_over_the_holders(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_three_holders, NULL);
+  expect_hosts(f);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  read_by_lanes(f, source);
+  for (int i = 0; i < 3; i++) assert_int_equal(f->fake.habits[i].bytes, SIZE / 3);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_spare_is_read_from_when_the_others_fail(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_two_holders_and_a_spare, NULL);
+  expect_hosts(f);
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  read_by_lanes(f, source);
+  assert_int_equal(f->fake.habits[2].reads, 0);
+  f->fake.habits[0].status = f->fake.habits[1].status = MC_UNAVAILABLE;
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.habits[2].reads, 1);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* What had landed stays, and the other lanes do not notice. */
+static void the_loss_of_a_holder_costs_its_lanes_what_was_under_way(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_three_holders, NULL);
+  expect_hosts(f);
+  f->fake.habits[1].status = MC_UNAVAILABLE;
+  f->fake.habits[1].after = 300000;
+  f->fake.habits[1].dies = true;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  read_by_lanes(f, source);
+  assert_int_equal(f->fake.habits[1].reads, 3); /* by the lanes that had begun there, and by none again */
+  assert_int_equal(f->fake.habits[1].bytes, 3 * 300000);
+  assert_int_equal(f->fake.habits[0].bytes + f->fake.habits[2].bytes, SIZE - 3 * 300000);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.habits[1].reads, 3);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void a_holder_that_has_it_no_more_is_passed_over(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_three_holders, NULL);
+  expect_hosts(f);
+  f->fake.habits[0].status = MC_NOT_FOUND;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  for (int i = 0; i < 3; i++) assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.habits[0].reads, 1);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+static void when_no_holder_has_it_the_service_is_asked(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_three_holders, give_object_again);
+  expect_hosts(f);
+  for (int i = 0; i < 3; i++) f->fake.habits[i].status = MC_NOT_FOUND;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  for (int i = 0; i < 3; i++) assert_int_equal(f->fake.habits[i].reads, 1);
+  assert_string_equal(f->fake.endpoint, ENDPOINT);
+  assert_int_equal(calls(f), 2);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* It is told, so that it looks at its copy, which it finds damaged. */
+static void a_damaged_chunk_comes_from_another_holder(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_three_holders, NULL);
+  expect_hosts(f);
+  f->fake.habits[0].spoils = true;
+  f->fake.habits[0].status = MC_CORRUPT;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_checked(source), 1);
+  assert_true(f->fake.habits[0].suspected);
+  assert_int_equal(f->fake.habits[0].reads, 2);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* Its copy is right, and what arrives from there is not. */
+static void a_wire_that_damages_is_left(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_three_holders, NULL);
+  expect_hosts(f);
+  f->fake.habits[0].spoils = f->fake.habits[0].always = true;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_checked(source), 2);
+  assert_int_equal(f->fake.habits[0].reads, 2);
+  assert_int_equal(calls(f), 1);
+  cluster_upstream_ops.source_close(source);
+}
+
+/* One that could not be reached for other files is not tried for this one. */
+static void a_shunned_holder_is_left_out(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  script(f, give_object, give_three_holders);
+  expect_hosts(f);
+  f->fake.habits[0].host = "one";
+  f->fake.habits[0].dies = true;
+  f->fake.habits[0].reads = 1;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  assert_int_equal(read_all(source, &forever, NULL), MC_OK); /* it asked again, and was told of others */
+  assert_int_equal(f->warnings, 1);
+  cluster_upstream_ops.source_close(source);
+  int connects = f->fake.connects;
+  script(f, give_one_and_another, NULL);
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+    assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+    cluster_upstream_ops.source_close(source);
+  }
+  assert_true(f->fake.connects <= connects + 2); /* to the other, and where a slow machine looks whether it's back */
+}
+
+/* ---- calls that end ---- */
 
 static void closing_a_followed_source_cancels_the_call(void **state) {
   struct fixture *f = *state;
@@ -1425,11 +1788,21 @@ int main(void) {
       TEST(a_download_is_followed_to_its_end),
       TEST(a_download_that_ended_is_read_on_by_digest),
       TEST(a_download_whose_server_went_away_goes_on),
+      TEST(a_download_whose_member_died_is_followed_at_the_next),
+      TEST(a_download_whose_member_hangs_is_followed_at_the_next),
       TEST(the_end_is_asked_for_again_when_the_server_went_away),
       TEST(what_the_server_could_not_get_is_not_asked_for_again),
       TEST(a_service_that_is_not_there_yet_is_asked_again),
       TEST(a_download_that_failed_says_why),
       TEST(lanes_that_lose_a_download_together_ask_once),
+      TEST(lanes_are_spread_over_the_holders),
+      TEST(a_spare_is_read_from_when_the_others_fail),
+      TEST(the_loss_of_a_holder_costs_its_lanes_what_was_under_way),
+      TEST(a_holder_that_has_it_no_more_is_passed_over),
+      TEST(when_no_holder_has_it_the_service_is_asked),
+      TEST(a_damaged_chunk_comes_from_another_holder),
+      TEST(a_wire_that_damages_is_left),
+      TEST(a_shunned_holder_is_left_out),
       TEST(closing_a_followed_source_cancels_the_call),
       TEST(a_read_that_waits_for_news_is_cancelled),
       TEST(progress_is_passed_on),

@@ -135,8 +135,6 @@ static void test_wrong_flags(void **state) {
   refused_words("--no-retries", NULL, "there is no option '--no-retries'; did you mean '--retries'?");
   refused_words("serve", NULL, "it takes options only, not 'serve'; see 'modelcached --help'");
   refused_words("--", NULL, "it takes options only, not '--'; see 'modelcached --help'");
-  refused_words("--coordination", "redis://:secret@host/0",
-                "coordination: redis:// is not built in yet; there is 'local'");
   setenv("MODELCACHE_LEASE", "soon", 1);
   write_file("");
   int code = read_words(NULL, NULL, NULL);

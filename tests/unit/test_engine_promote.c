@@ -142,8 +142,7 @@ static void memory_makes_room_by_its_own_budget(void **state) {
     snprintf(name, sizeof(name), "host/%d", i);
     snprintf(url, sizeof(url), "fake://host/%d", i);
     contents[i] = fake_add(0, name, MIB, (uint32_t)i + 1);
-    get_once(fixture, url, contents[i]);
-    get_once(fixture, url, contents[i]);
+    for (int k = 0; k < 2 + i; k++) get_once(fixture, url, contents[i]); /* more often than those before */
     await_stat(fixture, "promotions_total", (uint64_t)i + 1);
     assert_true(stat_of(fixture, "memory_bytes") <= 4 * MIB);
   }
@@ -154,6 +153,75 @@ static void memory_makes_room_by_its_own_budget(void **state) {
   tier_sweep(fixture->cache->tiers[0]);
   assert_int_equal(stat_of(fixture, "memory_objects"), 0);
   assert_int_equal(stat_of(fixture, "storage_objects"), 6);
+}
+
+/* Get the object of this number so many times; those that are new have 1 MiB. */
+static struct fake_content *get_number(struct fixture *fixture, struct fake_content *content, int number, int times) {
+  char url[64], name[64];
+  snprintf(name, sizeof(name), "host/n%d", number);
+  snprintf(url, sizeof(url), "fake://host/n%d", number);
+  if (!content) content = fake_add(0, name, MIB, (uint32_t)number + 1);
+  for (int i = 0; i < times; i++) get_once(fixture, url, content);
+  return content;
+}
+
+/* Four objects fill the memory, each got five times. */
+static void fill_memory(struct fixture *fixture, struct fake_content *hot[4]) {
+  fixture->options.memory_capacity = 4 * MIB + MIB / 2;
+  fixture->options.memory_ttl_ms = 3600 * 1000; /* however slow the machine is */
+  open_cache(fixture);
+  for (int i = 0; i < 4; i++) {
+    hot[i] = get_number(fixture, NULL, i, 5);
+    await_stat(fixture, "promotions_total", (uint64_t)i + 1);
+  }
+}
+
+static void a_scan_does_not_flush_what_is_hot(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *hot[4];
+  fill_memory(fixture, hot);
+  for (int i = 4; i < 44; i++) get_number(fixture, NULL, i, 2); /* ten times the memory, each twice */
+  assert_int_equal(stat_of(fixture, "promotions_refused_total"), 40);
+  assert_int_equal(stat_of(fixture, "promotions_total"), 4);
+  for (int i = 0; i < 4; i++) assert_true(in_memory(fixture, hot[i]));
+}
+
+static void what_becomes_hot_gets_in(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *hot[4];
+  fill_memory(fixture, hot);
+  get_number(fixture, hot[0], 0, 1); /* the last one that would go */
+  struct fake_content *next = get_number(fixture, NULL, 4, 5);
+  assert_int_equal(stat_of(fixture, "promotions_total"), 4);
+  get_number(fixture, next, 4, 1);
+  await_stat(fixture, "promotions_total", 5);
+  assert_true(in_memory(fixture, next));
+  assert_true(in_memory(fixture, hot[0]));
+  assert_false(in_memory(fixture, hot[1]));
+}
+
+static void huge_pages_change_nothing_else(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 2 * CHUNK + 3, 1);
+  fixture->options.memory_huge_pages = true;
+  open_with_memory(fixture, 64 * MIB);
+  get_once(fixture, URL, content);
+  get_once(fixture, URL, content);
+  await_stat(fixture, "promotions_total", 1);
+  mc_file *file = get(fixture, URL, content);
+  assert_true(is_from_memory(file));
+  assert_int_equal(mc_file_size(file), content->size);
+  mc_file_release(file);
+}
+
+static void what_was_hot_once_is_forgotten(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *hot[4];
+  fill_memory(fixture, hot);
+  for (int i = 0; i < 2; i++) time_passes(fixture->options.memory_ttl_ms + 1);
+  struct fake_content *next = get_number(fixture, NULL, 4, 2); /* which is more than a quarter of five */
+  await_stat(fixture, "promotions_total", 5);
+  assert_true(in_memory(fixture, next));
 }
 
 static void only_time_takes_copies_out_of_memory(void **state) {
@@ -273,6 +341,10 @@ int main(void) {
       TEST(a_herd_counts_as_one_get),
       TEST(what_takes_too_large_a_share_stays_out),
       TEST(memory_makes_room_by_its_own_budget),
+      TEST(a_scan_does_not_flush_what_is_hot),
+      TEST(what_becomes_hot_gets_in),
+      TEST(what_was_hot_once_is_forgotten),
+      TEST(huge_pages_change_nothing_else),
       TEST(only_time_takes_copies_out_of_memory),
       TEST(damage_found_while_copying_is_mended),
       TEST(a_promotion_never_keeps_a_caller_waiting),

@@ -98,11 +98,11 @@ static mc_digest digest_of(const char *text) {
 }
 
 /* The name of an object's file below the storage, with a suffix. */
-static const char *object_name(char name[128], const char *text, const char *suffix) {
+static const char *object_name(char name[256], const char *text, const char *suffix) {
   char hex[MC_DIGEST_HEX_SIZE];
   mc_digest digest = digest_of(text);
   mc_digest_hex(hex, &digest);
-  snprintf(name, 128, "objects/%.2s/%s%s", hex, hex, suffix);
+  snprintf(name, 256, "objects/%.2s/%s%s", hex, hex, suffix);
   return name;
 }
 
@@ -152,7 +152,7 @@ static const char *below(char to[256], const char *folder, const char *name) {
 
 static void the_layout_is_as_documented(void **state) {
   struct world *world = *state;
-  char name[128];
+  char name[256];
   struct stat st;
   put(world, "abc");
   assert_int_equal(ops->record_put(world->storage, KEY, "x", 1, NULL), MC_OK);
@@ -228,7 +228,7 @@ static bool find_used(void *user, const mc_stored *stored) {
 
 static void the_order_of_use_survives(void **state) {
   struct world *world = *state;
-  char a[128], b[128];
+  char a[256], b[256];
   int64_t used[2] = {0, 0};
   mc_digest digest = digest_of("a");
   put(world, "a");
@@ -248,7 +248,7 @@ static void the_order_of_use_survives(void **state) {
 
 static void data_alone_is_no_object(void **state) {
   struct world *world = *state;
-  char name[128];
+  char name[256];
   int64_t used[2] = {0, 0};
   mc_digest digest = digest_of("a");
   put(world, "a");
@@ -275,7 +275,7 @@ static void only_old_halves_are_cleaned(void **state) {
       {".meta", 0, true},      {".meta", 2 * HOUR_MS, false}, {"", 0, true},
       {"", 2 * HOUR_MS, true}, {"", 2 * DAY_MS, false},
   };
-  char name[128];
+  char name[256];
   for (size_t i = 0; i < sizeof(halves) / sizeof(*halves); i++) {
     write_file(world, object_name(name, "a", halves[i].suffix), "a");
     age(world, name, halves[i].age_ms);
@@ -353,6 +353,60 @@ static void an_owner_lives_or_not(void **state) {
     assert_int_equal(status, cases[i].adopted ? MC_OK : MC_NOT_FOUND);
     if (found) ops->stage_close(found, false);
     remove_all(path_of(world, only_stage(world, stage)));
+  }
+}
+
+/* Who had it may only be paused, and write on: what is adopted is a copy, also when who copied it has died. */
+static void a_doubtful_stage_is_copied(void **state) {
+  struct world *world = *state;
+  char mine[OWNER_SIZE], gone[OWNER_SIZE + 8], doubted[OWNER_SIZE + 16];
+  owner_name(mine);
+  snprintf(gone, sizeof(gone), "%.*s.1", (int)(strrchr(mine, '.') - mine), mine);
+  snprintf(doubted, sizeof(doubted), "%s.doubt", gone);
+  const struct {
+    const char *owner;
+    bool copied;
+  } cases[] = {{"nobody", false}, {gone, false}, {"0badb007.4711.99", true}, {doubted, true}, {"nobody.doubt", true}};
+  for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+    char back[4], name[256];
+    struct stat before, after;
+    mc_digest digest = digest_of("data");
+    mc_stage *made = stage_of(world, "data"), *found = NULL;
+    assert_int_equal(ops->stage_append(made, "x", 1, NULL), MC_OK);
+    int paused = fcntl(made->fd, F_DUPFD_CLOEXEC, 0);
+    give_to(world, made, cases[i].owner);
+    age_stage(world, 2 * MINUTE_MS);
+    assert_int_equal(ops->stage_resume(world->storage, KEY, &found, NULL), MC_OK);
+    only_stage(world, name); /* what it was is not there any more */
+    assert_true(fstat(paused, &before) == 0 && fstat(found->fd, &after) == 0);
+    assert_int_equal(before.st_ino != after.st_ino, cases[i].copied);
+    if (cases[i].copied) assert_int_equal(pwrite_all(paused, "evil", 4, 0), 0);
+    close(paused);
+    assert_int_equal(pread_all(found->fd, back, 4, 0), 0);
+    assert_memory_equal(back, "data", 4);
+    assert_int_equal(found->size, 4);
+    assert_int_equal(ops->stage_commit(found, &digest, "m", 1, NULL), MC_OK);
+    assert_string_equal(only_stage(world, name), "");
+  }
+}
+
+/* What has the folders of a commit that was cut off for a day. */
+static void drafts_of_commits_are_cleaned(void **state) {
+  struct world *world = *state;
+  static const char *const kinds[] = {"", ".meta"};
+  for (size_t i = 0; i < 2; i++) {
+    char suffix[128], name[256], young[256];
+    put(world, "a");
+    snprintf(suffix, sizeof(suffix), "%s.%s.0123456789abcdef", kinds[i], KEY);
+    write_file(world, object_name(name, "a", suffix), "half");
+    age(world, name, 2 * DAY_MS);
+    snprintf(suffix, sizeof(suffix), "%s.%s.0123456789abcdee", kinds[i], KEY);
+    write_file(world, object_name(young, "a", suffix), "half");
+    reopen(world);
+    assert_false(exists(world, name));
+    assert_true(exists(world, young));
+    assert_int_equal(look(world, "a"), MC_OK);
+    assert_int_equal(unlink(path_of(world, young)), 0);
   }
 }
 
@@ -492,6 +546,8 @@ int main(void) {
       TEST(only_old_halves_are_cleaned),
       TEST(drafts_of_records_are_cleaned),
       TEST(an_owner_lives_or_not),
+      TEST(a_doubtful_stage_is_copied),
+      TEST(drafts_of_commits_are_cleaned),
       TEST(stages_are_kept_for_a_day),
       TEST(a_stage_that_was_taken_is_lost_to_its_owner),
       TEST(a_torn_journal_ends_where_it_is_whole),

@@ -5,6 +5,10 @@
  *   an object       sealed: nobody can write or resize it         closed by remove_object
  *   removed         open or mapped by its readers alone           gone with the last of them
  *
+ * Huge pages are those of the system's shared memory, by advice on the mapping through which a stage is written: where
+ * it has none, or does not give them out, the pages are small, and nothing else is different. Not MFD_HUGETLB's: they
+ * have to be set aside beforehand, and an object would have to be a whole number of them.
+ *
  * Removing closes our descriptor and never truncates, as a mapped reader would get SIGBUS. */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +25,8 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/io.h"
+#include "base/log.h"
 #include <modelcache/backend/storage.h>
 
 #define ORIGIN "memory"
@@ -306,11 +312,24 @@ const mc_storage_ops memory_storage_ops = {
     .stage_close = memory_stage_close,
 };
 
+/* Say it where the advice can't help: nothing else would show. */
+static void check_huge_pages(const mc_storage_config *config) {
+  static const char setting[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+  char *text;
+  size_t size;
+  if (file_read(setting, (void **)&text, &size, 4096)) return;
+  if (memmem(text, size, "[never]", 7) || memmem(text, size, "[deny]", 6)) {
+    log_warn(config->logger, ORIGIN, "no huge pages for memory: write 'advise' to %s", setting);
+  }
+  free(text);
+}
+
 static mc_status memory_open(mc_storage **out, const mc_storage_config *config, mc_error *err) {
   struct memory *self = calloc(1, sizeof(*self));
   if (!self) return no_memory(err, "a storage");
   self->base.ops = &memory_storage_ops;
   self->huge_pages = config->huge_pages;
+  if (self->huge_pages) check_huge_pages(config);
   pthread_mutex_init(&self->lock, NULL);
   *out = &self->base;
   return MC_OK;

@@ -3,8 +3,9 @@
  *   format                               "modelcache posix 1": the layout and its version
  *   objects/ab/<digest>                  an object's bytes, mode 0444
  *   objects/ab/<digest>.meta             what stage_commit was given to lie beside it; its mtime is the last use
+ *   objects/ab/<…>.<key>.<random>        either of them on its way there
  *   records/ab/<key>                     one record
- *   stage/<key>.<owner>.<random>/        a download in the making: data, journal and, for an instant, meta
+ *   stage/<key>.<owner>.<random>/        a download in the making: data and journal
  *   trees/                               the engine's
  *
  *   an object is …                       means                                    becomes
@@ -21,21 +22,27 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 
-#define FORMAT      "modelcache posix 1\n"
-#define LONGEST     256  /* below the root: stage/<name>/journal */
-#define TOUCH_MS    1000 /* how exact the time of the last use has to be */
-#define META        ".meta"
-#define DIGEST_SIZE (MC_DIGEST_HEX_SIZE - 1)
+#define FORMAT    "modelcache posix 1\n"
+#define LONGEST   256  /* below the root: stage/<name>/journal */
+#define TOUCH_MS  1000 /* how exact the time of the last use has to be */
+#define ORPHAN_MS (60 * 1000)
+#define META      ".meta"
+/* Not in the kernel's header. */
+#define ZFS_MAGIC            0x2fc12fc1
+#define BCACHEFS_SUPER_MAGIC 0xca451a4e
+#define DIGEST_SIZE          (MC_DIGEST_HEX_SIZE - 1)
 
 /* ---- what the files share ---- */
 
@@ -70,6 +77,19 @@ bool posix_is_missing(int errnum) {
   return errnum == ENOENT || errnum == ESTALE;
 }
 
+/* NFS promises that what is opened is as it was when another machine last closed it, of folders too; that a name is
+ * missing it remembers for as long as it thinks that the folder is as it was. */
+bool posix_look_again(const struct posix *self, const char *kind, const char *hex) {
+  char path[PATH_SIZE];
+  if (!self->shared) return false;
+  for (int i = 0; i < 2; i++) {
+    int fd = open(posix_path(path, self, i ? "%s/%.2s" : "%s", kind, hex), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return false;
+    close(fd);
+  }
+  return true;
+}
+
 mc_status posix_missing(mc_error *err, int errnum, const char *path) {
   if (posix_is_missing(errnum)) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "there is no %s", path);
   return posix_error(err, errnum, "can't open %s", path);
@@ -93,6 +113,9 @@ int posix_make_folder_of(const char *path) {
 int posix_move(const char *from, const char *to) {
   if (rename(from, to) == 0) return 0;
   if (errno != ENOENT) return errno;
+  if (access(from, F_OK)) { /* NFS: done, but the answer was lost and it was asked again? */
+    return access(to, F_OK) ? ENOENT : 0;
+  }
   int error = posix_make_folder_of(to);
   if (!error && rename(from, to)) error = errno;
   return error;
@@ -132,6 +155,15 @@ int64_t posix_mtime(const char *path) {
   return stat(path, &st) == 0 ? mtime_of(&st) : 0;
 }
 
+int64_t posix_mtime_now(const struct posix *self, const char *path) {
+  struct stat st;
+  if (!self->shared) return posix_mtime(path);
+  int fd = open(path, O_RDONLY | O_CLOEXEC); /* which asks the server */
+  bool known = fd >= 0 && fstat(fd, &st) == 0;
+  if (fd >= 0) close(fd);
+  return known ? mtime_of(&st) : posix_mtime(path); /* it may not be ours to read */
+}
+
 int posix_each(const char *path, bool (*visit)(void *user, const char *name), void *user, bool *stopped) {
   int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return posix_is_missing(errno) ? 0 : errno;
@@ -166,31 +198,51 @@ int posix_each_of(struct posix *self, const char *kind, bool (*visit)(void *user
 
 /* ---- objects ---- */
 
+/* Open an object's data. 0 or an errno. */
+static int open_whole(const struct posix *self, const mc_digest *digest, int *fd, struct stat *st) {
+  char path[PATH_SIZE];
+  /* Data alone is no object, for scan and read_meta neither. */
+  if (access(posix_object_file(path, self, digest, META), F_OK)) return errno;
+  *fd = open(posix_object_file(path, self, digest, ""), O_RDONLY | O_CLOEXEC);
+  if (*fd < 0) return errno;
+  if (fstat(*fd, st) == 0) return 0;
+  int error = errno;
+  close(*fd);
+  return error;
+}
+
+static bool object_look_again(const struct posix *self, const mc_digest *digest) {
+  char hex[MC_DIGEST_HEX_SIZE];
+  mc_digest_hex(hex, digest);
+  return posix_look_again(self, "objects", hex);
+}
+
 static mc_status posix_open_object(mc_storage *storage, const mc_digest *digest, int *fd, uint64_t *size,
                                    mc_error *err) {
+  const struct posix *self = posix_of(storage);
   char path[PATH_SIZE];
   struct stat st;
-  /* Data alone is no object, for scan and read_meta neither. */
-  posix_object_file(path, posix_of(storage), digest, META);
-  int error = access(path, F_OK) ? errno : 0;
-  posix_object_file(path, posix_of(storage), digest, "");
-  int opened = error ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-  if (!error && (opened < 0 || fstat(opened, &st))) error = errno;
-  if (!error) {
-    *fd = opened;
-    *size = (uint64_t)st.st_size;
-    return MC_OK;
-  }
-  if (opened >= 0) close(opened);
-  return posix_missing(err, error, path);
+  int error = open_whole(self, digest, fd, &st);
+  if (posix_is_missing(error) && object_look_again(self, digest)) error = open_whole(self, digest, fd, &st);
+  if (error) return posix_missing(err, error, posix_object_file(path, self, digest, ""));
+  *size = (uint64_t)st.st_size;
+  return MC_OK;
+}
+
+static mc_status read_meta(const struct posix *self, const mc_digest *digest, void **meta, size_t *size, size_t max,
+                           mc_error *err) {
+  char path[PATH_SIZE];
+  posix_object_file(path, self, digest, "");
+  if (access(path, F_OK)) return posix_missing(err, errno, path);
+  return posix_read_file(posix_object_file(path, self, digest, META), meta, size, max, err);
 }
 
 static mc_status posix_read_meta(mc_storage *storage, const mc_digest *digest, void **meta, size_t *size, size_t max,
                                  mc_error *err) {
-  char path[PATH_SIZE];
-  posix_object_file(path, posix_of(storage), digest, "");
-  if (access(path, F_OK)) return posix_missing(err, errno, path);
-  return posix_read_file(posix_object_file(path, posix_of(storage), digest, META), meta, size, max, err);
+  const struct posix *self = posix_of(storage);
+  mc_status status = read_meta(self, digest, meta, size, max, err);
+  bool again = status == MC_NOT_FOUND && object_look_again(self, digest);
+  return again ? read_meta(self, digest, meta, size, max, err) : status;
 }
 
 static mc_status posix_remove_object(mc_storage *storage, const mc_digest *digest, mc_error *err) {
@@ -256,20 +308,22 @@ static mc_status posix_free_bytes(mc_storage *storage, uint64_t *bytes, mc_error
   return MC_OK;
 }
 
-/* Remove half an object. Others may be in the middle of committing or removing it, so only an old half is rubbish: a
- * meta after an hour; data, which no commit leaves alone even for an instant, after a day. */
+/* Remove half an object, or what a commit that was cut off left. Others may be in the middle of committing or removing
+ * it, so only an old half is rubbish: a meta after an hour; data, which no commit leaves alone even for an instant, and
+ * drafts after a day. */
 static bool clean_object(void *user, const char *name) {
   struct posix *self = user;
   char hex[MC_DIGEST_HEX_SIZE], path[PATH_SIZE], other[PATH_SIZE];
   const char *suffix = name + strnlen(name, DIGEST_SIZE);
-  bool is_meta = strcmp(suffix, META) == 0;
+  bool is_meta = strcmp(suffix, META) == 0, is_draft = posix_is_draft(name);
   snprintf(hex, sizeof(hex), "%s", name);
-  if (!key_is_valid(hex) || (*suffix && !is_meta)) return true;
+  if (!key_is_valid(hex) || (*suffix && !is_meta && !is_draft)) return true;
   posix_path(path, self, "objects/%.2s/%s", hex, name);
   posix_path(other, self, "objects/%.2s/%s%s", hex, hex, is_meta ? "" : META);
-  if (access(other, F_OK) == 0 || errno != ENOENT) return true;
+  if (!is_draft && (access(other, F_OK) == 0 || errno != ENOENT)) return true;
   if (clock_wall_ms() - posix_mtime(path) < (is_meta ? HOUR_MS : DAY_MS)) return true;
-  log_info(&self->logger, ORIGIN, "removing %s, half an object", path);
+  log_info(&self->logger, ORIGIN, "removing %s, %s", path,
+           is_draft ? "of a commit that was cut off" : "half an object");
   unlink(path);
   return true;
 }
@@ -333,6 +387,19 @@ static mc_status check_writable(struct posix *self, mc_error *err) {
   return status == MC_NO_SPACE ? MC_OK : status;
 }
 
+/* Whether a folder is, for all we know, on a file system that other machines have mounted as well. */
+static bool is_shared(const char *path) {
+  static const unsigned ours[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,  BTRFS_SUPER_MAGIC,
+                                  TMPFS_MAGIC,      F2FS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC,
+                                  RAMFS_MAGIC,      ZFS_MAGIC,        BCACHEFS_SUPER_MAGIC};
+  struct statfs fs;
+  if (statfs(path, &fs)) return true;
+  for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++) {
+    if ((unsigned)fs.f_type == ours[i]) return false;
+  }
+  return true;
+}
+
 static mc_status posix_open(mc_storage **out, const mc_storage_config *config, mc_error *err);
 
 extern const mc_storage_ops posix_storage_ops;
@@ -385,6 +452,7 @@ static mc_status posix_open(mc_storage **out, const mc_storage_config *config, m
   if (!self) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a storage");
   self->base.ops = &posix_storage_ops;
   self->durable = config->durable;
+  self->orphan_ms = config->orphan_ms > 0 ? config->orphan_ms : ORPHAN_MS;
   if (config->logger) self->logger = *config->logger;
   mc_status status = set_root(self, config->location, err);
   if (!status && !owner_name(self->owner)) {
@@ -392,6 +460,8 @@ static mc_status posix_open(mc_storage **out, const mc_storage_config *config, m
   }
   if (!status) status = check_format(self, err);
   if (!status) status = make_folders(self, err);
+  self->shared = is_shared(self->root ? self->root : "");
+  self->nameless = !status && posix_can_be_nameless(self);
   if (!status) status = check_writable(self, err);
   if (status) {
     posix_close(&self->base);

@@ -23,7 +23,10 @@ struct posix {
   char *root;      /* absolute */
   char owner[OWNER_SIZE];
   bool durable;
-  int64_t skew_ms; /* how far the storage's clock, which sets the times of files, is ahead of ours */
+  bool shared;       /* other machines may see the folder, too, or we can't tell */
+  bool nameless;     /* files can be made without a name, and given one later */
+  int64_t orphan_ms; /* how long another machine's stage must lie still to have lost its owner */
+  int64_t skew_ms;   /* how far the storage's clock, which sets the times of files, is ahead of ours */
   mc_logger logger;
   atomic_bool objects_settled[256], records_settled[256]; /* the folders ab whose own names were flushed */
 };
@@ -44,9 +47,12 @@ mc_status posix_error(mc_error *err, int errnum, const char *format, ...) __attr
 mc_status posix_missing(mc_error *err, int errnum, const char *path);
 /* Whether a file isn't there; on NFS that can also be found out late. */
 bool posix_is_missing(int errnum);
+/* A name that was missing, <root>/<kind>/ab/…, may be so in this machine's memory alone: have the folders it is in
+ * asked for anew. True: look once more. */
+bool posix_look_again(const struct posix *self, const char *kind, const char *hex);
 /* A whole small file. MC_NOT_FOUND, MC_RESOURCE_EXHAUSTED. */
 mc_status posix_read_file(const char *path, void **data, size_t *size, size_t max, mc_error *err);
-/* Rename, making the folder of `to` when it is missing. 0 or an errno. */
+/* Rename, making the folder of `to` when it is missing. `from` is a name that nothing else ever had. 0 or an errno. */
 int posix_move(const char *from, const char *to);
 /* Learn of writes to a file that failed late and, if it is to be durable, wait for the disk. Network file systems write
  * when they like, and tell of a failure when a descriptor of the file, as good as a copy, is closed. The kernel may
@@ -62,16 +68,22 @@ int posix_flush_names(struct posix *self, const char *kind, const char *hex);
 int posix_make_folder_of(const char *path);
 /* Milliseconds since 1970; 0 if there is no such file. */
 int64_t posix_mtime(const char *path);
+/* The same, not as this machine remembers it, where other machines may have written to it. */
+int64_t posix_mtime_now(const struct posix *self, const char *path);
 /* Call `visit` with each name in the folder `path` until it returns false, which sets *stopped (may be NULL). Hidden
  * names are left out; a folder that is missing is empty. 0 or an errno. */
 int posix_each(const char *path, bool (*visit)(void *user, const char *name), void *user, bool *stopped);
 /* The same for all names below <root>/<kind>/00 … ff. */
 int posix_each_of(struct posix *self, const char *kind, bool (*visit)(void *user, const char *name), void *user);
 
-/* ---- stage.c ---- */
+/* ---- stage.c, adopt.c, commit.c ---- */
 
+/* Whether files can be made without a name, and be given one by way of /proc. */
+bool posix_can_be_nameless(const struct posix *self);
 /* Remove what dead owners left: what can't be resumed, and all that is at least `age_ms` old. True if anything was. */
 bool posix_clean_stages(struct posix *self, int64_t age_ms);
+/* Whether `name` in objects/ab is of a commit under way, of an object of the digest that it begins with. */
+bool posix_is_draft(const char *name);
 
 mc_status posix_stage_create(mc_storage *storage, const char *key, uint64_t size, mc_stage **out, mc_error *err);
 mc_status posix_stage_resume(mc_storage *storage, const char *key, mc_stage **out, mc_error *err);

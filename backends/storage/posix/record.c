@@ -80,7 +80,10 @@ mc_status posix_record_put(mc_storage *storage, const char *key, const void *dat
 mc_status posix_record_get(mc_storage *storage, const char *key, void **data, size_t *size, size_t max, mc_error *err) {
   char path[PATH_SIZE];
   mc_status status = record_file(path, posix_of(storage), key, err);
-  return status ? status : posix_read_file(path, data, size, max, err);
+  if (status) return status;
+  status = posix_read_file(path, data, size, max, err);
+  bool again = status == MC_NOT_FOUND && posix_look_again(posix_of(storage), "records", key);
+  return again ? posix_read_file(path, data, size, max, err) : status;
 }
 
 mc_status posix_record_remove(mc_storage *storage, const char *key, mc_error *err) {

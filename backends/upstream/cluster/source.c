@@ -10,7 +10,11 @@
  *
  * The lock is held while the service is waited for, so that the flight's lanes that need the same news queue for it:
  * they share one call, so that each finds a cancelled one, or one whose deadline passed, when its turn comes. No
- * callback is made then: only source_open and source_finish report progress, and no lane runs beside them. */
+ * callback is made then: only source_open and source_finish report progress, and no lane runs beside them.
+ *
+ * Lanes are spread over the ticket's endpoints: each range is read where the fewest are, of those that have failed the
+ * fewest times. So a slow one serves fewer ranges, and one that is lost costs the ranges under way there what of them
+ * had not landed yet. */
 #include "cluster.h"
 
 #include <poll.h>
@@ -28,10 +32,20 @@
 #define MOST_PAUSE_MS  2000
 #define LEAST_JITTER   75
 
+/* What is known of an endpoint of the ticket. */
+struct place {
+  unsigned reading;  /* lanes that do */
+  unsigned failures; /* also under earlier tickets, while one was as good as another */
+  bool gone;         /* it has not got this content, or not right */
+  uint64_t refused;  /* 1 + the offset of a chunk that came damaged from here; 0: none did */
+};
+
 struct source {
   mc_source base;
   struct cluster *cluster;
   char *url;
+  bool wants; /* this version of it, and not the current one; does not change */
+  mc_digest wanted;
   /* Set with the first complete ticket, and not changed any more. */
   bool has_digest;
   mc_digest digest;
@@ -42,10 +56,10 @@ struct source {
   bool done;                 /* it has brought its complete ticket */
   bool broke;                /* its server went away: another Fetch may do better */
   struct ticket *ticket;
-  unsigned version;  /* counts tickets */
-  unsigned asked;    /* Fetch calls made again since something was read */
-  unsigned endpoint; /* of the ticket: the one that is used */
-  mc_status verdict; /* why the service can't give it: then it's not asked again */
+  struct place places[TICKET_ENDPOINTS]; /* the ticket's endpoints */
+  unsigned version;                      /* counts tickets */
+  unsigned asked;                        /* Fetch calls made again since something was read */
+  mc_status verdict;                     /* why the service can't give it: then it's not asked again */
   mc_error reason;
 };
 
@@ -67,27 +81,57 @@ static bool is_same_version(const struct source *source, const struct ticket *ti
   return !differ(&source->ticket->validators, &ticket->validators);
 }
 
-/* The first endpoint from `from` on, round the list, that can be reached as far as is known; else one for which there
- * is at least a transport, else endpoint_count. */
-static unsigned choose(struct pool *pool, const struct ticket *ticket, unsigned from) {
-  unsigned count = (unsigned)ticket->endpoint_count, any = count;
+/* Whether place `a` is to be preferred to `b`, which comes before it in the ticket. Those behind the ticket's first
+ * `spread` are there for when those fail. */
+static bool is_better(const struct source *source, unsigned a, unsigned b) {
+  const struct ticket *ticket = source->ticket;
+  struct pool *pool = source->cluster->pool;
+  const struct place *at = &source->places[a], *than = &source->places[b];
+  if (at->gone != than->gone) return than->gone;
+  bool shuns_a = pool_shuns(pool, ticket->endpoints[a]), shuns_b = pool_shuns(pool, ticket->endpoints[b]);
+  if (shuns_a != shuns_b) return shuns_b;
+  if (at->failures != than->failures) return at->failures < than->failures;
+  if ((a < ticket->spread) != (b < ticket->spread)) return a < ticket->spread;
+  return at->reading < than->reading;
+}
+
+/* With the lock held: where the next range is best read; endpoint_count: there is no transport for any. */
+static unsigned choose(const struct source *source) {
+  const struct ticket *ticket = source->ticket;
+  unsigned count = (unsigned)ticket->endpoint_count, best = count;
   for (unsigned i = 0; i < count; i++) {
-    unsigned at = (from + i) % count;
-    if (!pool_reaches(pool, ticket->endpoints[at])) continue;
-    if (!pool_shuns(pool, ticket->endpoints[at])) return at;
-    if (any == count) any = at;
+    if (!pool_reaches(source->cluster->pool, ticket->endpoints[i])) continue;
+    if (best == count || is_better(source, i, best)) best = i;
   }
-  return any;
+  return best;
+}
+
+static bool reaches_any(struct pool *pool, const struct ticket *ticket) {
+  for (size_t i = 0; i < ticket->endpoint_count; i++) {
+    if (pool_reaches(pool, ticket->endpoints[i])) return true;
+  }
+  return false;
+}
+
+/* The places of a ticket that follows on source->ticket: whoever failed is no better for being named again. */
+static void set_places(struct source *source, const struct ticket *ticket) {
+  struct place places[TICKET_ENDPOINTS] = {{0}};
+  const struct ticket *before = source->ticket;
+  for (size_t i = 0; i < ticket->endpoint_count; i++) {
+    for (size_t k = 0; before && k < before->endpoint_count; k++) {
+      bool same = strcmp(ticket->endpoints[i], before->endpoints[k]) == 0;
+      if (same) places[i].failures = source->places[k].failures;
+    }
+  }
+  memcpy(source->places, places, sizeof(places));
 }
 
 /* Go on with this ticket; takes it over. */
 static mc_status adopt(struct source *source, struct ticket *ticket, mc_error *err) {
-  struct pool *pool = source->cluster->pool;
-  unsigned count = (unsigned)ticket->endpoint_count, endpoint = choose(pool, ticket, 0);
   mc_status status = MC_OK;
   if (!is_same_version(source, ticket)) {
     status = mc_error_set(err, MC_CHANGED, ORIGIN, "the service has another version by now");
-  } else if (endpoint == count) {
+  } else if (!reaches_any(source->cluster->pool, ticket)) {
     status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN,
                           "the service names no data endpoint that this client has a transport for");
   }
@@ -103,10 +147,10 @@ static mc_status adopt(struct source *source, struct ticket *ticket, mc_error *e
     source->chunks = ticket->chunks;
     ticket->chunks = NULL;
   }
+  set_places(source, ticket);
   ticket_free(source->ticket);
   source->ticket = ticket;
   source->done = ticket->complete;
-  source->endpoint = endpoint;
   source->version++;
   return MC_OK;
 }
@@ -209,6 +253,7 @@ static mc_status ask(struct source *source, const mc_digest *known, const mc_lis
   mc_digest digest;
   struct listed said;
   request.url = source->url;
+  if (source->wants) request.digest = (ProtobufCBinaryData){sizeof(source->wanted.bytes), source->wanted.bytes};
   request.follow = true;
   request.revalidate = revalidate && !(listed && names_a_version(listed));
   if (listed) {
@@ -284,6 +329,8 @@ mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_so
                               const mc_call *call, mc_error *err) {
   struct source *source = source_new((struct cluster *)self, args->url);
   if (!source) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
+  source->wants = args->digest != NULL;
+  if (args->digest) source->wanted = *args->digest;
   mc_status status = ask(source, args->known_digest, args->listed, args->revalidate, call, err);
   if (!status) status = await_ticket(source, args, call, err);
   if (!status) {
@@ -353,17 +400,30 @@ static mc_status relay_advance(mc_sink *self, size_t size, mc_error *err) {
 struct target {
   mc_content content;
   unsigned version, endpoint;
+  bool suspect; /* the read begins with a chunk that came damaged from there before */
   char address[TICKET_ENDPOINT_SIZE];
 };
 
-static void aim(struct source *source, struct target *target) {
+/* With the lock held: what arrived damaged is asked for again where it came from, so that the peer looks at its copy.
+ */
+static unsigned place_of_suspect(const struct source *source, uint64_t offset) {
+  for (unsigned i = 0; i < source->ticket->endpoint_count; i++) {
+    if (source->places[i].refused == offset + 1) return i;
+  }
+  return choose(source);
+}
+
+static void aim(struct source *source, struct target *target, const mc_sink *sink) {
   pthread_mutex_lock(&source->lock);
   const struct ticket *ticket = source->ticket;
+  unsigned at = sink->suspect ? place_of_suspect(source, sink->offset) : choose(source);
   target->content.kind = ticket->complete ? MC_CONTENT_OBJECT : MC_CONTENT_FLIGHT;
   memcpy(target->content.id, ticket->id, sizeof(ticket->id));
   target->version = source->version;
-  target->endpoint = source->endpoint;
-  memcpy(target->address, ticket->endpoints[source->endpoint], sizeof(target->address));
+  target->endpoint = at;
+  target->suspect = sink->suspect && source->places[at].refused == sink->offset + 1;
+  source->places[at].reading++;
+  memcpy(target->address, ticket->endpoints[at], sizeof(target->address));
   pthread_mutex_unlock(&source->lock);
 }
 
@@ -417,24 +477,36 @@ static mc_status renew(struct source *source, const struct target *target, bool 
   return status;
 }
 
+/* A read has ended. Whether another endpoint of the ticket, or of a newer one, is worth a try at once. */
+static bool settle(struct source *source, const struct target *target, mc_status status, bool refused,
+                   const mc_sink *sink) {
+  bool elsewhere = true;
+  pthread_mutex_lock(&source->lock);
+  if (source->version == target->version) {
+    struct place *place = &source->places[target->endpoint];
+    place->reading--;
+    if (target->suspect) place->refused = 0;
+    if (refused && status == MC_CORRUPT && sink->offset % MC_CHUNK_SIZE == 0) {
+      place->failures += target->suspect; /* its copy is right, and arrives damaged all the same */
+      place->refused = target->suspect ? 0 : sink->offset + 1;
+    }
+    if (!refused && (status == MC_NOT_FOUND || status == MC_CORRUPT)) place->gone = true;
+    if (!refused && connection_failed(status)) place->failures++;
+    unsigned next = choose(source);
+    const struct place *other = &source->places[next];
+    elsewhere = next != target->endpoint && !other->gone && (place->gone || other->failures < place->failures) &&
+                !pool_shuns(source->cluster->pool, source->ticket->endpoints[next]);
+  }
+  pthread_mutex_unlock(&source->lock);
+  return elsewhere;
+}
+
 /* Whether every endpoint of the ticket is left alone for now. */
 static bool is_cut_off(struct source *source) {
   pthread_mutex_lock(&source->lock);
-  const struct ticket *ticket = source->ticket;
-  unsigned at = choose(source->cluster->pool, ticket, source->endpoint);
-  bool cut_off = pool_shuns(source->cluster->pool, ticket->endpoints[at]);
+  bool cut_off = pool_shuns(source->cluster->pool, source->ticket->endpoints[choose(source)]);
   pthread_mutex_unlock(&source->lock);
   return cut_off;
-}
-
-/* Turn to the ticket's next endpoint, unless another lane has. */
-static void turn(struct source *source, const struct target *target) {
-  pthread_mutex_lock(&source->lock);
-  const struct ticket *ticket = source->ticket;
-  if (source->version == target->version && source->endpoint == target->endpoint) {
-    source->endpoint = choose(source->cluster->pool, ticket, source->endpoint + 1);
-  }
-  pthread_mutex_unlock(&source->lock);
 }
 
 /* Between three and five quarters of a pause that doubles: `percent` is from LEAST_JITTER on. */
@@ -476,10 +548,11 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
     struct target target;
     mc_status status = attend(source, call, err);
     if (status) return status;
-    aim(source, &target);
+    aim(source, &target, sink);
     relay_follow(&relay);
     uint64_t from = sink->offset;
     status = read_target(source, &target, &relay, call, err);
+    bool elsewhere = settle(source, &target, status, relay.refused, sink);
     if (sink->offset > from) {
       forgive(source);
       attempt = 0;
@@ -489,21 +562,24 @@ mc_status cluster_source_read(mc_source *base, mc_sink *sink, const mc_call *cal
       return mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s ended a range early without saying so", target.address);
     }
     if (status == MC_OK || relay.refused || callers_own(status)) return status;
-    if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
+    bool lost = status == MC_NOT_FOUND || status == MC_CORRUPT;
+    if (!lost && !connection_failed(status)) return status;
+    if (elsewhere) continue;
+    if (lost) {
       status = renew(source, &target, false, call, err);
       /* A server that restarts may serve bytes before it answers calls. */
       bool again = status == MC_UNAVAILABLE && attempt < source->cluster->retries;
       if (again) status = pause_for(attempt++, call, err);
-    } else if (!connection_failed(status)) {
-      return status;
     } else {
       bool cut_off = status == MC_UNAVAILABLE && is_cut_off(source);
-      if (cut_off && asked_anew) return status;
+      /* Whoever downloads may have died: the service learns that, and tells on the stream who does so then. To ask anew
+       * would bring the same answer until it has. */
+      bool news_will_come = target.content.kind == MC_CONTENT_FLIGHT;
+      if (cut_off && asked_anew && !news_will_come) return status;
       if (attempt < source->cluster->retries && !cut_off) {
-        turn(source, &target);
         status = pause_for(attempt++, call, err);
       } else {
-        status = renew(source, &target, true, call, err);
+        status = renew(source, &target, !news_will_come, call, err);
         attempt = 0;
         asked_anew = cut_off;
       }

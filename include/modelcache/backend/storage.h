@@ -37,6 +37,9 @@ typedef struct mc_storage_config {
   bool durable;         /* fsync before an object becomes visible */
   bool huge_pages;      /* memory: advise huge pages */
   const mc_logger *logger;
+  int64_t
+      orphan_ms; /* a stage of another machine that nothing was written to for so long has lost its owner; 0: a minute
+                  */
 } mc_storage_config;
 
 /* A download in the making. The engine writes to it with pwrite, or to `memory` when that is not NULL. */
@@ -66,7 +69,9 @@ typedef struct mc_storage_ops {
   void (*close)(mc_storage *self);
 
   /* Required. Open an object for reading: *fd is a descriptor of its own, with its own offset, which the caller closes,
-   * which can't write, and which stays readable after remove_object. MC_NOT_FOUND. */
+   * which can't write, and which stays readable after remove_object (on a network file system, after one of this
+   * machine: when another removes it, reading may fail with ESTALE). MC_NOT_FOUND; what another machine committed
+   * before this call is found. */
   mc_status (*open_object)(mc_storage *self, const mc_digest *digest, int *fd, uint64_t *size, mc_error *err);
   /* Required. The bytes given to stage_commit as `meta`: *meta is malloced, the caller frees it. MC_NOT_FOUND;
    * MC_RESOURCE_EXHAUSTED if it is larger than `max`. */
@@ -94,8 +99,9 @@ typedef struct mc_storage_ops {
   mc_status (*stage_create)(mc_storage *self, const char *key, uint64_t size, mc_stage **out, mc_error *err);
   /* Required if persistent, else NULL. Adopt a stage of `key` whose owner is gone, its journal with it. MC_NOT_FOUND if
    * there is none. Of all who adopt at once, in this process or others, one gets it. A living owner's stage is never
-   * adopted; an owner on another machine may be taken for gone when it wrote nothing for a while. Its size is what its
-   * file has. One that can't be opened now, for want of descriptors for instance, is left for a later try. */
+   * adopted; an owner on another machine may be taken for gone when it wrote nothing for config->orphan_ms. It may only
+   * have been paused: what is adopted of it is a copy, which nothing that it goes on to write can change. Its size is
+   * what its file has. One that can't be opened now, for want of descriptors for instance, is left for a later try. */
   mc_status (*stage_resume)(mc_storage *self, const char *key, mc_stage **out, mc_error *err);
   /* Required. Set the size, once it is known or has changed; what is added reads as zeros. May move `memory`: no other
    * thread uses the stage. A failure (MC_NO_SPACE) leaves the stage as it was. */
