@@ -303,6 +303,7 @@ static void count_change(void *user, const mc_entry *entry) {
 }
 
 static void watchers_hear_of_others_and_of_what_they_missed(void **state) {
+  mc_watcher *watcher;
   char url[64];
   atomic_uint heard = 0;
   mc_watcher *watcher;
