@@ -306,7 +306,6 @@ static void watchers_hear_of_others_and_of_what_they_missed(void **state) {
   mc_watcher *watcher;
   char url[64];
   atomic_uint heard = 0;
-  mc_watcher *watcher;
   add_files(3);
   join_both(*state, 0);
   get_file(&a, 0);
