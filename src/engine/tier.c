@@ -423,7 +423,9 @@ void tier_refer(struct tier *tier, const mc_digest *digest, int references, int 
   pthread_mutex_lock(&tier->lock);
   index_refer(tier, digest, references, pins);
   struct slot *slot = index_find(tier, digest);
-  if (slot && references < 0 && slot->references <= 0) slot->used_at = clock_wall_ms();
+  bool given_up = slot && references < 0 && slot->references <= 0;
+  if (given_up) slot->used_at = clock_wall_ms();
+  if (given_up && slot->idle) index_place(tier, slot);
   pthread_mutex_unlock(&tier->lock);
 }
 
