@@ -47,8 +47,8 @@ static bool filled;
 static atomic_bool lost;
 
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static const char *to_hold; /* the op whose next call is held back, or NULL */
-static unsigned held_calls; /* that are */
+static const char *to_hold;           /* the op whose next call is held back, or NULL */
+static unsigned held_calls, released; /* so many ever; a call that is held has the next number */
 
 static const char *const verbs[] = {"lookup", "claim", "renew",   "publish", "abandon", "wait",  "forget",
                                     "list",   "hold",  "present", "members", "filled",  "other", NULL};
@@ -72,12 +72,10 @@ static mc_status call(const char *op, mc_error *err) {
 static void pass(const char *op) {
   pthread_mutex_lock(&lock);
   bool is_held = to_hold && strcmp(to_hold, op) == 0;
-  if (is_held) {
-    to_hold = NULL;
-    held_calls++;
-    pthread_cond_broadcast(&changed);
-  }
-  while (is_held && held_calls) pthread_cond_wait(&changed, &lock);
+  unsigned number = is_held ? ++held_calls : 0;
+  if (is_held) to_hold = NULL;
+  if (is_held) pthread_cond_broadcast(&changed);
+  while (is_held && released < number) pthread_cond_wait(&changed, &lock);
   pthread_mutex_unlock(&lock);
 }
 
@@ -90,13 +88,15 @@ void fake_hub_hold(const char *op) {
 }
 
 void fake_hub_await_held(void) {
-  await_counter(&held_calls, 1, &lock, &changed);
+  pthread_mutex_lock(&lock);
+  unsigned next = released + 1;
+  pthread_mutex_unlock(&lock);
+  await_counter(&held_calls, next, &lock, &changed);
 }
 
 void fake_hub_release(void) {
   pthread_mutex_lock(&lock);
-  to_hold = NULL;
-  held_calls = 0;
+  released = held_calls;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
 }

@@ -19,7 +19,7 @@ bool fake_hub_is_filled(void);
 /* Whoever has claimed it loses it. */
 void fake_hub_revoke(const char *key);
 /* Hold back the next call of an op ("lookup": once it has seen what there is; "renew"); and wait until it is; and let
- * it go on. */
+ * all go on that are. */
 void fake_hub_hold(const char *op);
 void fake_hub_await_held(void);
 void fake_hub_release(void);

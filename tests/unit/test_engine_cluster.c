@@ -349,10 +349,14 @@ static void who_joins_is_not_given_what_was_seen_before(void **state) {
   get_once(first, URL, content);
   fake_hub_hold("lookup");
   start_get(&early, &other, URL, NULL);
-  fake_hub_await_held(); /* it has seen the first version */
+  fake_hub_await_held(); /* it looks whether a copy is at hand, and that has to be verified */
+  fake_hub_hold("lookup");
+  fake_hub_release();
+  fake_hub_await_held(); /* its flight has seen the first version */
   fake_change(content, 2 * CHUNK, 2);
   assert_int_equal(try_get(first, URL, MC_GET_REVALIDATE, NULL), MC_OK);
   start_get(&late, &other, URL, NULL);
+  await_stat(&other, "waiting_requests", 2);
   assert_int_equal(stat_of(&other, "flights_total"), 1);
   fake_hub_release();
   assert_given(&late, content);
