@@ -59,7 +59,9 @@ class Pods:
 class CachingNginx(Nginx):
     """In front of an origin, with everything that lets many callers of a new file cost one download of it."""
 
-    CONFIG = Nginx.CONFIG.replace("  etag ", "  proxy_cache_path {folder}/cache keys_zone=models:10m inactive=1d;\n  etag ")
+    CONFIG = Nginx.CONFIG.replace(
+        "  etag ", "  proxy_cache_path {folder}/cache keys_zone=models:10m inactive=1d;\n  etag "
+    )
     LOCATION = """
     location / {{
       proxy_pass http://127.0.0.1:{port};
@@ -191,7 +193,9 @@ def redirect_of(bench, nginx, pods, size, times):
     url, held = nginx.url(path), int(has.metric("memory_bytes"))
     wait_until(lambda: in_memory(bench, has, url, held + size), 60, "the object's being in memory")
     gets = {
-        name: Worker([bench.programs / "get_bench", server.endpoint, url, 1, "buffer", size], Servers(server.process.pid))
+        name: Worker(
+            [bench.programs / "get_bench", server.endpoint, url, 1, "buffer", size], Servers(server.process.pid)
+        )
         for name, server in (("has", has), ("lacks", lacks))
     }
     # The last of a holder's news is that it has it: a ticket of the other pod names it.
@@ -420,7 +424,9 @@ def measure_entries(bench, pods, count):
         last, middle = count - 1 - turn, url_of(count // 2)
         if command("ls of all", "ls", "--timeout", "600s") != count - turn:
             raise RuntimeError("the list has not all of the entries")
-        if command("ls of 1,000 from the middle", "ls", "--after", middle, "--limit", 1000) != min(1000, last - count // 2):
+        if command("ls of 1,000 from the middle", "ls", "--after", middle, "--limit", 1000) != min(
+            1000, last - count // 2
+        ):
             raise RuntimeError("the page has not the entries that it should")
         command("stat of one", "stat", "--cached", url_of(last))
         command("evict of one", "evict", url_of(last))
