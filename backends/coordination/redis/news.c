@@ -448,7 +448,7 @@ static void *listener_main(void *arg) {
   return NULL;
 }
 
-mc_status news_start(struct redis *self, mc_error *err) {
+mc_status redis_news_start(struct redis *self, mc_error *err) {
   sigset_t all, before;
   self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (self->wake < 0) return mc_error_errno(err, errno, REDIS_ORIGIN, "can't listen to Redis: no eventfd");
@@ -461,7 +461,7 @@ mc_status news_start(struct redis *self, mc_error *err) {
   return mc_error_errno(err, errnum, REDIS_ORIGIN, "can't listen to Redis: no thread");
 }
 
-void news_stop(struct redis *self) {
+void redis_news_stop(struct redis *self) {
   struct channel *channel, *next;
   pthread_mutex_lock(&self->lock);
   self->stop = true;

@@ -425,7 +425,7 @@ static void redis_close(mc_coordination *coordination) {
   bool up = self->state == REDIS_UP;
   pthread_mutex_unlock(&self->lock);
   if (up) leave(self, NULL);
-  news_stop(self);
+  redis_news_stop(self);
   pool_close(self);
   free_self(self);
 }
@@ -474,7 +474,7 @@ static mc_status redis_open(mc_coordination **out, const mc_coordination_config 
                           "coordination: this build can't do rediss://: hiredis 1.0 with TLS is needed");
   }
 #endif
-  if (!status) status = news_start(self, err);
+  if (!status) status = redis_news_start(self, err);
   if (status) {
     free_self(self);
     return status;

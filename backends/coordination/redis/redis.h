@@ -104,8 +104,8 @@ void pool_close(struct redis *self);
 
 /* ---- news.c ---- */
 
-mc_status news_start(struct redis *self, mc_error *err);
-void news_stop(struct redis *self);
+mc_status redis_news_start(struct redis *self, mc_error *err);
+void redis_news_stop(struct redis *self);
 void news_wake(struct redis *self);
 void news_wake_waiter(const struct waiter *waiter);
 /* Wait on a key's channel; with the lock held. NULL: no memory. */
