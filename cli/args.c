@@ -23,6 +23,8 @@ static const mc_option_row own_rows[FLAG_COUNT + 1] = {
     ROW(FLAG_CACHED, cached, MC_OPTION_BOOL, "false", "", "only what is in the cache"),
     ROW(FLAG_NO_STORE, no_store, MC_OPTION_BOOL, "false", "", "with -o: straight to the file, nothing is kept"),
     ROW(FLAG_PIN, pin, MC_OPTION_BOOL, "false", "", "keep it until it is evicted by hand"),
+    ROW(FLAG_DIGEST, digest, MC_OPTION_STRING, "", "SHA256",
+        "this version of the file, the current one or one of before that is still stored: see 'history'"),
     ROW(FLAG_ALLOW, allow, MC_OPTION_STRING, "", "PATTERN",
         "of a tree, only files whose path below the URL matches, as '*.json' or 'onnx/'; may be repeated"),
     ROW(FLAG_IGNORE, ignore, MC_OPTION_STRING, "", "PATTERN",
@@ -37,8 +39,9 @@ static const char letters[FLAG_COUNT] = {[FLAG_OUTPUT] = 'o', [FLAG_QUIET] = 'q'
 const char *flag_name(enum flag flag) {
   static const char *const names[FLAG_COUNT] = {
       [FLAG_OUTPUT] = "output",     [FLAG_TIMEOUT] = "timeout", [FLAG_REFRESH] = "refresh", [FLAG_CACHED] = "cached",
-      [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_ALLOW] = "allow",     [FLAG_IGNORE] = "ignore",
-      [FLAG_ORIGIN] = "origin",     [FLAG_JSON] = "json",       [FLAG_QUIET] = "quiet",     [FLAG_VERBOSE] = "verbose"};
+      [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_DIGEST] = "digest",   [FLAG_ALLOW] = "allow",
+      [FLAG_IGNORE] = "ignore",     [FLAG_ORIGIN] = "origin",   [FLAG_JSON] = "json",       [FLAG_QUIET] = "quiet",
+      [FLAG_VERBOSE] = "verbose"};
   return names[flag];
 }
 
@@ -296,5 +299,8 @@ void print_flags(uint32_t mask) {
 }
 
 void print_library_options(void) {
-  for (const mc_option_row *row = mc_option_rows(); row->name; row++) print_row(row, 0);
+  for (const mc_option_row *row = mc_option_rows(); row->name; row++) {
+    if (!find(own_rows, row->name, strlen(row->name)))
+      print_row(row, 0); /* else the flag is another: the variable sets it */
+  }
 }

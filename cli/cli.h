@@ -1,5 +1,6 @@
 /* What the command's files share: main.c knows the commands, args.c reads the command line, commands_get.c and
- * commands_cache.c and commands_origins.c do the work, progress.c shows how far it is, output.c writes. */
+ * commands_cache.c, commands_versions.c and commands_origins.c do the work, progress.c shows how far it is, output.c
+ * writes. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -31,6 +32,7 @@ enum flag {
   FLAG_CACHED,
   FLAG_NO_STORE,
   FLAG_PIN,
+  FLAG_DIGEST,
   FLAG_ALLOW,
   FLAG_IGNORE,
   FLAG_ORIGIN,
@@ -48,7 +50,7 @@ struct values {
 
 struct command_line {
   mc_options options; /* of the library */
-  const char *output;
+  const char *output, *digest;
   struct values allow, ignore;
   int64_t timeout_ms;
   bool refresh, cached, no_store, pin, origin, json, quiet, verbose;
@@ -137,5 +139,9 @@ int command_ls(mc_cache *cache, const struct command_line *line);
 int command_evict(mc_cache *cache, const struct command_line *line);
 int command_origins(mc_cache *cache, const struct command_line *line);
 int command_status(mc_cache *cache, const struct command_line *line);
+int command_history(mc_cache *cache, const struct command_line *line);
+int command_watch(mc_cache *cache, const struct command_line *line);
+
+json_t *entry_json(const mc_entry *entry); /* an entry's document */
 
 #endif

@@ -28,7 +28,7 @@ int exit_code_of(mc_status status) {
 
 /* ---- stat, ls ---- */
 
-static json_t *entry_json(const mc_entry *entry) {
+json_t *entry_json(const mc_entry *entry) {
   char digest[8 + MC_DIGEST_HEX_SIZE] = "sha256:";
   if (entry->has_digest) mc_digest_hex(digest + strlen(digest), &entry->digest);
   return json_pack("{so so so so so so so so sb}", "url", json_text(entry->url), "size", json_size(entry->size),

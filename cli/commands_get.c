@@ -167,6 +167,13 @@ static void print_got(const struct command_line *line, const char *url, const ch
   }
 }
 
+/* With or without the "sha256:" that --json writes. */
+static mc_status digest_of(mc_digest *digest, const char *text, mc_error *err) {
+  static const char prefix[] = "sha256:";
+  size_t skip = strncmp(text, prefix, sizeof(prefix) - 1) == 0 ? sizeof(prefix) - 1 : 0;
+  return mc_digest_parse(digest, text + skip, err);
+}
+
 /* Get one into `place`, or NULL. */
 static int get_one(mc_cache *cache, const struct command_line *line, int number, const char *place, bool direct) {
   const char *url = line->words[number];
@@ -176,6 +183,9 @@ static int get_one(mc_cache *cache, const struct command_line *line, int number,
   mc_file *file = NULL;
   bool to_stdout = line->output && strcmp(line->output, "-") == 0;
   int64_t begun = now_ms();
+  mc_digest digest;
+  if (line->digest && digest_of(&digest, line->digest, &error)) return fail(line, url, &error);
+  if (line->digest) options.digest = &digest;
   progress_begin(&progress, url, number + 1, line->word_count, line->quiet);
   options.flags = (line->refresh ? MC_GET_REVALIDATE : 0u) | (line->cached ? MC_GET_CACHED : 0u) |
                   (line->pin ? MC_GET_PIN : 0u) | (direct ? MC_GET_DIRECT : 0u);
@@ -222,6 +232,10 @@ static int get_through_a_file(mc_cache *cache, const struct command_line *line) 
 
 int command_get(mc_cache *cache, const struct command_line *line) {
   bool to_stdout = line->output && strcmp(line->output, "-") == 0, nothing = keeps_nothing(line);
+  if (line->digest && line->word_count > 1) return usage("get: --digest takes one URL");
+  if (line->digest && (line->refresh || line->pin)) {
+    return usage("get: --refresh and --pin are for the current version, not for one by its digest");
+  }
   if (to_stdout && line->word_count > 1) return usage("get: '-o -' takes one URL");
   if (to_stdout && line->json) return usage("get: --json and '-o -' both want stdout");
   if (nothing && !line->output) return usage("get: nothing is kept here, so say with -o where the file goes");

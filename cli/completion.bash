@@ -1,7 +1,7 @@
 # Bash completion of the modelcache command.
 _modelcache() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} commands flags
-  commands='get tree stat ls prefetch evict origins status help version'
+  commands='get tree stat ls history watch prefetch evict origins status help version'
   case $before in
     -o | --output | --storage) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
   esac

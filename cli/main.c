@@ -23,7 +23,7 @@ static const struct command {
 } commands[] = {
     {"get", command_get, "URL… [-o PATH]", "get files; without -o print where they are in the cache", 1, INT_MAX,
      COMMON | BIT(FLAG_OUTPUT) | BIT(FLAG_TIMEOUT) | BIT(FLAG_REFRESH) | BIT(FLAG_CACHED) | BIT(FLAG_NO_STORE) |
-         BIT(FLAG_PIN),
+         BIT(FLAG_PIN) | BIT(FLAG_DIGEST),
      true},
     {"tree", command_tree, "URL DIR", "get all files below a URL; DIR becomes a link to one whole version", 2, 2,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_REFRESH) | BIT(FLAG_PIN) | BIT(FLAG_ALLOW) | BIT(FLAG_IGNORE), true},
@@ -31,6 +31,10 @@ static const struct command {
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_CACHED), false},
     {"ls", command_ls, "[PREFIX]", "what the cache holds; with --origin what the origin has", 0, 1,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_ORIGIN), false},
+    {"history", command_history, "URL", "what was there before, and which versions are still stored", 1, 1,
+     COMMON | BIT(FLAG_TIMEOUT), false},
+    {"watch", command_watch, "[PREFIX]", "a line for each change of a URL, or below a prefix that ends in '/'", 0, 1,
+     COMMON, true},
     {"prefetch", command_prefetch, "URL…", "have the service get files, and don't wait for them", 1, INT_MAX,
      COMMON | BIT(FLAG_TIMEOUT) | BIT(FLAG_PIN), true},
     {"evict", command_evict, "URL…", "forget files, here and on the service", 1, INT_MAX, COMMON, false},

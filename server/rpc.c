@@ -142,6 +142,10 @@ static void fetch_end(void *state) {
 
 static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
   const Modelcache__V1__FetchRequest *message = (const Modelcache__V1__FetchRequest *)body;
+  if (message->digest.len && message->digest.len != sizeof(mc_digest)) {
+    refuse(call, MC_INVALID_ARGUMENT, "a digest has 32 bytes");
+    return;
+  }
   struct fetch *fetch = calloc(1, sizeof(*fetch));
   if (!fetch) {
     refuse(call, MC_NO_MEMORY, "no memory");
@@ -159,6 +163,11 @@ static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
   options.user = fetch;
   mc_listed listed;
   if (listed_from(&listed, message->listed)) options.listed = &listed;
+  mc_digest digest;
+  if (message->digest.len == sizeof(digest)) {
+    memcpy(&digest, message->digest.data, sizeof(digest));
+    options.digest = &digest;
+  }
   mc_error error = MC_ERROR_INIT;
   call_on(call, fetch, fetch_cancel, fetch_end);
   mc_request *request = NULL;
@@ -203,6 +212,31 @@ static int64_t timeout_within(struct call *call, int64_t most) {
   return timeout && timeout < most ? timeout : most;
 }
 
+/* What a URL was before. */
+struct history {
+  Modelcache__V1__Version messages[MC_HISTORY_MOST], *list[MC_HISTORY_MOST];
+  Modelcache__V1__Validators validators[MC_HISTORY_MOST];
+  mc_former formers[MC_HISTORY_MOST];
+  size_t count;
+};
+
+static bool add_former(void *user, const mc_former *former) {
+  struct history *history = user;
+  size_t i = history->count++;
+  Modelcache__V1__Version *message = history->list[i] = &history->messages[i];
+  mc_former *own = &history->formers[i];
+  *own = *former;
+  modelcache__v1__version__init(message);
+  fill_validators(&history->validators[i], &own->validators);
+  message->validators = &history->validators[i];
+  message->digest = (ProtobufCBinaryData){sizeof(own->digest), own->digest.bytes};
+  message->size = own->size;
+  message->fetched_at_ms = own->fetched_at;
+  message->replaced_at_ms = own->replaced_at;
+  message->stored = own->stored;
+  return history->count < MC_HISTORY_MOST;
+}
+
 static void work_stat(struct call *call, const ProtobufCMessage *body) {
   const Modelcache__V1__StatRequest *message = (const Modelcache__V1__StatRequest *)body;
   mc_error error = MC_ERROR_INIT;
@@ -211,9 +245,13 @@ static void work_stat(struct call *call, const ProtobufCMessage *body) {
                              timeout_within(call, STAT_MS), &error);
   if (!status) {
     struct entry_message filled;
+    struct history history = {.count = 0};
     Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
     fill_entry(&filled, entry);
     response.entry = &filled.message;
+    if (message->cached) mc_history(call_service(call)->cache, message->url, add_former, &history, STAT_MS, NULL);
+    response.history = history.list;
+    response.n_history = history.count;
     call_send(call, &response.base);
     mc_entry_free(entry);
   }
@@ -384,45 +422,65 @@ static void work_status(struct call *call, const ProtobufCMessage *body) {
 
 struct watch {
   struct call *call;
-  char *prefix; /* NULL: health */
-  bool ended;   /* out of the list, and finished or about to be */
+  mc_watcher *watcher; /* NULL: health's, or it has ended; under the service's lock, as the next two */
+  bool health, ended;  /* ended: out of the list, and finished or about to be */
   struct watch *prev, *next;
+  struct job job; /* ends one that is too slow: its watcher can't be ended by who is telling it */
+  atomic_bool slow;
 };
 
-/* Out of the list; true for the one who has to finish the call. With the lock held. */
+/* Out of the list, and told nothing more; true for the one who has to finish the call. Not from tell_watch. */
 static bool watch_leave(struct service *service, struct watch *watch) {
-  if (watch->ended) return false;
+  pthread_mutex_lock(&service->lock);
+  bool mine = !watch->ended;
+  mc_watcher *watcher = mine ? watch->watcher : NULL;
+  if (mine) DL_DELETE(service->watches, watch);
+  if (mine) service->watch_count--;
   watch->ended = true;
-  DL_DELETE(service->watches, watch);
-  service->watch_count--;
-  return true;
+  pthread_mutex_unlock(&service->lock);
+  mc_watch_end(watcher);
+  return mine;
 }
 
 static void watch_cancel(void *state) {
   struct watch *watch = state;
-  struct service *service = call_service(watch->call);
-  pthread_mutex_lock(&service->lock);
-  bool mine = watch_leave(service, watch);
-  pthread_mutex_unlock(&service->lock);
-  if (mine) refuse(watch->call, MC_CANCELLED, "the call was cancelled");
+  if (watch_leave(call_service(watch->call), watch)) refuse(watch->call, MC_CANCELLED, "the call was cancelled");
 }
 
-static void watch_end(void *state) {
-  struct watch *watch = state;
-  free(watch->prefix);
-  free(watch);
+static void end_slow(struct job *job) {
+  struct watch *watch = (struct watch *)((char *)job - offsetof(struct watch, job));
+  struct call *call = watch->call;
+  if (watch_leave(call_service(call), watch)) {
+    refuse(call, MC_RESOURCE_EXHAUSTED, "the client is too slow for the news; list again, then watch again");
+  }
+  call_release(call);
 }
 
-static void watch_begin(struct call *call, const char *prefix) {
+/* The cache has news; from its threads, until watch_leave. */
+static void tell_watch(void *user, const mc_entry *entry) {
+  struct watch *watch = user;
+  struct entry_message filled;
+  Modelcache__V1__WatchEvent event = MODELCACHE__V1__WATCH_EVENT__INIT;
+  if (entry) fill_entry(&filled, entry);
+  if (entry) event.entry = &filled.message;
+  if (call_send(watch->call, &event.base) || atomic_exchange(&watch->slow, true)) return;
+  watch->job = (struct job){.run = end_slow, .lane = LANE_LOCAL};
+  call_hold(watch->call);
+  if (call_run(watch->call, &watch->job)) return;
+  atomic_store(&watch->slow, false); /* the next news tries again */
+  call_release(watch->call);
+}
+
+/* Into the list; NULL: the call was refused. */
+static struct watch *watch_new(struct call *call, bool health) {
   struct service *service = call_service(call);
   struct watch *watch = calloc(1, sizeof(*watch));
-  if (watch && prefix) watch->prefix = strdup(prefix);
-  if (!watch || (prefix && !watch->prefix)) {
-    free(watch);
+  if (!watch) {
     refuse(call, MC_NO_MEMORY, "no memory");
-    return;
+    return NULL;
   }
   watch->call = call;
+  watch->health = health;
   pthread_mutex_lock(&service->lock);
   bool draining = service->draining, full = service->watch_count >= MAX_WATCHES;
   if (!draining && !full) {
@@ -430,43 +488,32 @@ static void watch_begin(struct call *call, const char *prefix) {
     service->watch_count++;
   }
   pthread_mutex_unlock(&service->lock);
-  if (draining || full) {
-    watch_end(watch);
-    refuse(call, draining ? MC_UNAVAILABLE : MC_RESOURCE_EXHAUSTED,
-           draining ? "the server is stopping" : "too many calls watch already");
-    return;
-  }
+  if (!draining && !full) return watch;
+  free(watch);
+  refuse(call, draining ? MC_UNAVAILABLE : MC_RESOURCE_EXHAUSTED,
+         draining ? "the server is stopping" : "too many calls watch already");
+  return NULL;
+}
+
+/* `prefix` NULL: health's. */
+static void watch_begin(struct call *call, const char *prefix) {
+  struct service *service = call_service(call);
+  mc_watcher *watcher = NULL;
+  mc_error error = MC_ERROR_INIT;
   call_hold(call);
-  call_on(call, watch, watch_cancel, watch_end);
+  struct watch *watch = watch_new(call, !prefix);
+  mc_status status = watch && prefix ? mc_watch(&watcher, service->cache, prefix, tell_watch, watch, &error) : MC_OK;
+  if (watch) {
+    pthread_mutex_lock(&service->lock);
+    bool ended = watch->ended;
+    if (!ended) watch->watcher = watcher;
+    pthread_mutex_unlock(&service->lock);
+    if (ended) mc_watch_end(watcher);
+    call_on(call, watch, watch_cancel, free);
+    if (status && watch_leave(service, watch)) call_finish(call, status, &error);
+    if (!status && prefix) tell_watch(watch, NULL); /* what changes from now on is told */
+  }
   call_release(call);
-}
-
-static bool watches(const struct watch *watch, const char *url) {
-  size_t length = watch->prefix ? strlen(watch->prefix) : 0;
-  if (!watch->prefix || strncmp(url, watch->prefix, length) != 0) return false;
-  return length == 0 || watch->prefix[length - 1] == '/' || url[length] == 0;
-}
-
-/* The cache has news; from its threads. */
-static void tell_watches(void *user, const mc_entry *entry) {
-  struct service *service = user;
-  struct entry_message filled;
-  Modelcache__V1__WatchEvent event = MODELCACHE__V1__WATCH_EVENT__INIT;
-  fill_entry(&filled, entry);
-  event.entry = &filled.message;
-  grpc_slice bytes = call_pack(&event.base);
-  struct watch *watch, *next, *slow = NULL;
-  pthread_mutex_lock(&service->lock);
-  DL_FOREACH_SAFE(service->watches, watch, next) {
-    if (!watches(watch, entry->url) || call_send_slice(watch->call, grpc_slice_ref(bytes))) continue;
-    if (watch_leave(service, watch)) DL_APPEND(slow, watch);
-  }
-  pthread_mutex_unlock(&service->lock);
-  grpc_slice_unref(bytes);
-  DL_FOREACH_SAFE(slow, watch, next) {
-    DL_DELETE(slow, watch);
-    refuse(watch->call, MC_RESOURCE_EXHAUSTED, "the client is too slow for the news; list again, then watch again");
-  }
 }
 
 static void handle_watch(struct call *call, const ProtobufCMessage *body) {
@@ -597,26 +644,26 @@ void service_begin(struct service *service, mc_cache *cache, const char *data_en
   *service = (struct service){.cache = cache};
   snprintf(service->data_endpoint, sizeof(service->data_endpoint), "%s", data_endpoint);
   pthread_mutex_init(&service->lock, NULL);
-  mc_watch(cache, tell_watches, service);
 }
 
 /* Watchers would hold the server for ever: they end now. */
 void service_drain(struct service *service) {
-  struct watch *watch, *next, *all = NULL;
-  pthread_mutex_lock(&service->lock);
-  service->draining = true;
-  DL_FOREACH_SAFE(service->watches, watch, next) {
-    if (watch_leave(service, watch)) DL_APPEND(all, watch);
-  }
-  pthread_mutex_unlock(&service->lock);
-  DL_FOREACH_SAFE(all, watch, next) {
-    DL_DELETE(all, watch);
-    if (!watch->prefix) send_health(watch->call, NOT_SERVING);
-    refuse(watch->call, MC_UNAVAILABLE, "the server is stopping");
+  for (;;) {
+    pthread_mutex_lock(&service->lock);
+    service->draining = true;
+    struct watch *watch = service->watches;
+    struct call *call = watch ? watch->call : NULL;
+    if (call) call_hold(call);
+    pthread_mutex_unlock(&service->lock);
+    if (!call) return;
+    if (watch_leave(service, watch)) {
+      if (watch->health) send_health(call, NOT_SERVING);
+      refuse(call, MC_UNAVAILABLE, "the server is stopping");
+    }
+    call_release(call);
   }
 }
 
 void service_end(struct service *service) {
-  mc_watch(service->cache, NULL, NULL);
   pthread_mutex_destroy(&service->lock);
 }

@@ -75,10 +75,14 @@ typedef struct mc_get_options {
   /* NULL, or what mc_list_upstream said of it: a copy of that version will do, however long ago it was checked, and one
    * of another version will not. Copied; its path is not looked at. */
   const mc_listed *listed;
+  /* NULL, or the version to get: the current one, or one of before that is still stored (see mc_history), which the
+   * upstream isn't asked for: MC_NOT_FOUND. It does not become the current one, and can't be pinned or revalidated.
+   * Copied. */
+  const mc_digest *digest;
 } mc_get_options;
 
 /* clang-format off */
-#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL }
+#define MC_GET_OPTIONS_INIT { sizeof(mc_get_options), 0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL }
 /* clang-format on */
 MC_API void mc_get_options_init(mc_get_options *options);
 
@@ -176,6 +180,12 @@ MC_API mc_status mc_stat(mc_entry **out, mc_cache *cache, const char *url, uint3
                          mc_error *err);
 MC_API void mc_entry_free(mc_entry *entry);
 
+/* Report what a URL was before, the latest first, as far back as the option `history` goes; for a client: on the
+ * service. `visit` returns false to stop; the version is valid during the call. MC_NOT_FOUND: nothing is known of it.
+ * Blocks. */
+MC_API mc_status mc_history(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_former *former),
+                            void *user, int64_t timeout_ms, mc_error *err);
+
 /* Report what is cached under a URL prefix ("" for all), sorted by URL. For a client: what the service has. `visit`
  * returns false to stop; the entry is valid during the call. Blocks. */
 MC_API mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user, const mc_entry *entry),
@@ -208,9 +218,18 @@ MC_API size_t mc_stats(mc_cache *cache, mc_stat_row *rows, size_t count);
 /* The state of this cache (or, for a client, of the service) as a JSON document; *json is freed with mc_free. */
 MC_API mc_status mc_status_json(char **json, mc_cache *cache, mc_error *err);
 MC_API void mc_free(void *memory);
-/* Watch the entries: called after each change, from the library's threads, quick, must not call into the library.
- * One watcher per cache; NULL ends it, and after that call returned it is not called again. */
-MC_API void mc_watch(mc_cache *cache, void (*changed)(void *user, const mc_entry *entry), void *user);
+
+typedef struct mc_watcher mc_watcher;
+
+/* Watch a URL, or all below a prefix that ends in '/' ("": all): `changed` is called with each new version, and when
+ * one goes missing, from the library's threads; it must be quick, and not call into the library. For a client: what
+ * changes on the service, which is called again when it is lost. With a NULL entry it says that something may have been
+ * missed until now: when a client's watching begins, and after the service, or the coordination, was out of reach. What
+ * is watched is checked like what is pinned: see the option `refresh`. Does not block. */
+MC_API mc_status mc_watch(mc_watcher **out, mc_cache *cache, const char *prefix,
+                          void (*changed)(void *user, const mc_entry *entry), void *user, mc_error *err);
+/* `changed` is not called any more once this has returned. Before mc_close. NULL is fine. Blocks for a moment. */
+MC_API void mc_watch_end(mc_watcher *watcher);
 
 /* ---- serving ---- */
 

@@ -71,6 +71,8 @@ typedef struct mc_options {
   uint32_t low_watermark;      /* percent: it ends */
   int64_t revalidate_after_ms; /* ask the upstream whether a copy is current when it was checked longer ago */
   int64_t negative_ttl_ms;     /* remember that a URL does not exist for this long */
+  int64_t refresh_ms;          /* check pinned and watched URLs by ourselves, as often as this at most; 0: don't */
+  int64_t history_ms;          /* remember replaced versions, and keep their objects, for this long; 0: don't */
   int64_t stale_if_error_ms;   /* serve a copy that can't be revalidated for this long after its last check; -1: ever */
   bool stale_while_revalidate; /* serve the copy at hand at once, and revalidate behind the caller's back */
   mc_durable durable;

@@ -63,6 +63,18 @@ typedef struct mc_validators {
   int64_t last_modified; /* seconds since 1970, UTC */
 } mc_validators;
 
+/* A version of a URL that was replaced, or went. */
+typedef struct mc_former {
+  mc_digest digest;
+  uint64_t size; /* bytes */
+  mc_validators validators;
+  int64_t fetched_at; /* milliseconds since 1970, UTC: when it was downloaded */
+  int64_t replaced_at;
+  bool stored; /* it can be had still, by its digest; only mc_history tells */
+} mc_former;
+
+#define MC_HISTORY_MOST 16
+
 /* What the cache knows of one URL. */
 typedef struct mc_entry {
   size_t struct_size;
@@ -78,7 +90,9 @@ typedef struct mc_entry {
   /* Grows with what is published of this URL, in whatever process: of two entries the larger one is the newer. It is
    * about microseconds since 1970. */
   uint64_t revision;
-  const char *holders; /* data endpoints of the members that have it in memory, spaces between; never NULL */
+  const char *holders;      /* data endpoints of the members that have it in memory, spaces between; never NULL */
+  const mc_former *history; /* what it was before, the latest first: at most MC_HISTORY_MOST; see mc_history */
+  size_t history_count;
 } mc_entry;
 
 /* A name found in a listing of an upstream. */

@@ -175,10 +175,3 @@ mc_status mc_evict(uint64_t *evicted, mc_cache *cache, const char *url, mc_error
   if (evicted) *evicted = bytes + there;
   return status;
 }
-
-void mc_watch(mc_cache *cache, void (*changed)(void *user, const mc_entry *entry), void *user) {
-  pthread_mutex_lock(&cache->watch_lock);
-  cache->watcher = changed;
-  cache->watcher_user = user;
-  pthread_mutex_unlock(&cache->watch_lock);
-}

@@ -7,8 +7,8 @@
 #include "api/origins.h"
 #include "backends/builtin.h"
 #include "base/io.h"
-#include "engine/engine.h"
 #include "engine/member.h"
+#include "engine/refresh.h"
 
 /* ---- finding backends ---- */
 
@@ -97,6 +97,7 @@ static mc_status add_tier(struct mc_cache *cache, const char *name, const char *
                              /* In memory no more goes than must: what would go for another object is weighed. */
                              .low = copies ? cache->options.high_watermark : cache->options.low_watermark,
                              .ttl_ms = ttl_ms,
+                             .keep_ms = cache->options.history_ms,
                              .copies = copies,
                              .evicted = count_evicted,
                              .user = cache,
@@ -318,6 +319,7 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   cache->logger = &cache->options.logger;
   cache->started_at = clock_wall_ms();
   if (!status) status = open_tiers(cache, err);
+  if (!status) status = refresher_new(&cache->refresher, cache, err);
   if (!status) status = open_coordination(cache, err);
   if (!status) status = open_upstreams(cache, err);
   if (!status) status = check_schemes(cache, err);
@@ -345,6 +347,7 @@ void mc_close(mc_cache *cache) {
   for (size_t i = 0; i < cache->tier_count; i++) tier_close(cache->tiers[i]);
   if (cache->coordination) cache->coordination->ops->close(cache->coordination);
   for (size_t i = 0; i < sizeof(cache->strings) / sizeof(*cache->strings); i++) free(cache->strings[i]);
+  refresher_free(cache->refresher);
   origins_free(cache->origins);
   pthread_mutex_destroy(&cache->lock);
   pthread_mutex_destroy(&cache->watch_lock);

@@ -35,6 +35,11 @@ static const mc_option_row rows[] = {
   ROW_MS(revalidate_after, "MODELCACHE_REVALIDATE_AFTER", "60s", -1, 0,
       "ask the origin again whether a copy is current after this long; never: every time; forever: not at all"),
   ROW_MS(negative_ttl, "MODELCACHE_NEGATIVE_TTL", "5s", 0, 0, "remember for this long that a URL does not exist"),
+  ROW_MS(refresh, "MODELCACHE_REFRESH", "5m", 0, 0,
+      "check pinned and watched URLs of our own accord, when they were checked longer ago than this, and than "
+      "revalidate_after; never: only when they are asked for"),
+  ROW_MS(history, "MODELCACHE_HISTORY", "1h", 0, 0,
+      "remember versions that were replaced, and keep their objects, for this long; never: don't"),
   ROW_MS(stale_if_error, "MODELCACHE_STALE_IF_ERROR", "forever", -1, 0,
       "serve a copy that can't be revalidated for this long after it was last confirmed"),
   ROW(stale_while_revalidate, "MODELCACHE_STALE_WHILE_REVALIDATE", MC_OPTION_BOOL, "false", NULL, 0, 0, "",

@@ -40,11 +40,15 @@ static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   struct run *run = user;
   struct flight *flight = run->flight;
   mc_open_args args = {.url = flight->url,
+                       .digest = run->request->options.digest,
                        .revalidate = run->request->options.flags & MC_GET_REVALIDATE,
                        .progress = flight_peer_progress,
                        .progress_user = flight};
   mc_source *source = NULL;
   mc_info info = {.size = MC_SIZE_UNKNOWN};
+  if (args.digest && !(upstream->ops->flags & MC_UPSTREAM_CACHE)) {
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service can't be asked for this version, and no origin can");
+  }
   flight_set_phase(flight, MC_PHASE_ASKING, "asking the upstream");
   mc_status status = upstream->ops->source_open(upstream, &args, &source, &info, &flight->call, err);
   if (status) return status;
@@ -54,6 +58,9 @@ static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   if (!status) status = set_aside(run, &info, err);
   if (!status) flight_show(flight);
   if (!status) status = download_fetch(run->download, upstream, source, &info, &args, &run->digest, err);
+  if (!status && args.digest && !mc_digest_equal(args.digest, &run->digest)) {
+    status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service gave another version than the one that was wanted");
+  }
   upstream->ops->source_close(source);
   return status;
 }

@@ -1,13 +1,15 @@
 /* Starting and stopping the engine, and its clock. */
 #include "engine/member.h"
 #include "engine/promote.h"
+#include "engine/refresh.h"
 
 #include <stdlib.h>
 
-#define TICK_MS     250         /* how often waiters are told of progress */
-#define IDLE_MS     1000        /* how often the clock looks when nobody waits */
-#define SWEEP_MS    (30 * 1000) /* how often tiers are swept */
-#define JOB_THREADS 8
+#define TICK_MS      250         /* how often waiters are told of progress */
+#define IDLE_MS      1000        /* how often the clock looks when nobody waits */
+#define SWEEP_MS     (30 * 1000) /* how often tiers are swept */
+#define JOB_THREADS  8
+#define LOOK_THREADS 8
 
 void engine_kick_clock(struct mc_cache *cache) {
   cache->clock_kicked = true;
@@ -51,6 +53,7 @@ static void *clock_main(void *arg) {
       sweep(cache);
       sweep_at = now + SWEEP_MS * NS_PER_MS;
     }
+    refresh_tick(cache);
     pthread_mutex_lock(&cache->lock);
     if (renew) claims_renew(cache);
     cache->clock_next = next;
@@ -68,6 +71,7 @@ mc_status engine_start(struct mc_cache *cache, mc_error *err) {
   mc_status status = work_new(&cache->flight_pool, cache->options.flights, err);
   if (!status) status = work_new(&cache->job_pool, JOB_THREADS, err);
   if (!status) status = work_new(&cache->claim_pool, 1, err);
+  if (!status) status = work_new(&cache->look_pool, LOOK_THREADS, err);
   if (!status && cache->tier_count > 1) status = promoter_new(&cache->promoter, cache, err);
   if (!status) status = member_new(&cache->member, cache, err);
   if (status) return status;
@@ -89,6 +93,7 @@ void engine_stop(struct mc_cache *cache) {
   }
   pthread_mutex_unlock(&cache->lock);
   promoter_stop(cache->promoter);
+  work_free(cache->look_pool);
   work_free(cache->flight_pool); /* flights end their waiters, with the clock's help */
   pthread_mutex_lock(&cache->lock);
   bool ran = cache->clock_runs;

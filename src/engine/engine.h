@@ -8,12 +8,14 @@
  *   download->lock    one download: its chunks and its followers
  *   tier->lock        one tier's index of objects
  *   work->lock        one pool's queue
+ *   refresher->lock   which URLs are looked after
  *
  * No lock is held over a backend's op or a callback.
  *
- * Threads: the workers of two pools (`flights`: each runs one flight; `jobs`: copies into callers' paths, sweeps and
- * the like), the lanes of downloads, which their flight starts and joins, and one clock thread: deadlines, progress,
- * claims. It calls no backend: what might block is a job. */
+ * Threads: the workers of four pools (`flights`: each runs one flight; `jobs`: copies into callers' paths, sweeps and
+ * the like; `looks`: look-ups that may block; `claims`: one, that renews them), the lanes of downloads, which their
+ * flight starts and joins, and one clock thread: deadlines, progress, claims. It calls no backend: what might block is
+ * a job. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -75,18 +77,21 @@ struct mc_cache {
   struct work *flight_pool, *job_pool;
   struct work *claim_pool; /* one thread, which a coordination may keep, and which no copy may keep from claims */
   struct work_job renewal;
-  bool renewing, renew_again; /* under lock */
-  atomic_bool told_outage;    /* that the coordination can't be reached */
-  struct promoter *promoter;  /* NULL: there is one tier, or none */
-  struct member *member;      /* NULL: the coordination is not shared */
-  char id[OWNER_SIZE];        /* of this member */
-  int64_t started_at;         /* milliseconds since 1970 */
+  bool renewing, renew_again;  /* under lock */
+  atomic_bool told_outage;     /* that the coordination can't be reached */
+  struct member *member;       /* NULL: the coordination is not shared */
+  char id[OWNER_SIZE];         /* of this member */
+  int64_t started_at;          /* milliseconds since 1970 */
+  struct work *look_pool;      /* what needs no flight if it's at hand */
+  struct promoter *promoter;   /* NULL: there is one tier, or none */
+  struct refresher *refresher; /* NULL: the option `refresh` is never */
 
   pthread_mutex_t lock;
   struct flight *flights;       /* by key: those that can be joined */
   struct flight *flights_by_id; /* those that can be followed */
   struct flight *flight_list;   /* all that live, also those that have ended but are still followed */
   uint32_t waiting;             /* requests that wait */
+  uint32_t refreshing;          /* flights of the refresher's */
   bool closing;
 
   pthread_t clock;
@@ -98,9 +103,8 @@ struct mc_cache {
   atomic_bool told_unchecked; /* that some checksums can't be made here */
 
   pthread_mutex_t tree_lock;
-  pthread_mutex_t watch_lock; /* held while the watcher is called, so that it can be taken away; a leaf */
-  void (*watcher)(void *user, const mc_entry *entry);
-  void *watcher_user;
+  pthread_mutex_t watch_lock; /* held while watchers are called, so that one can be taken away; a leaf */
+  struct mc_watcher *watchers;
 
   _Atomic uint64_t stats[STAT_COUNT];
 };
@@ -125,10 +129,29 @@ mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err);
 /* Bring every record of the home tier into the coordination. */
 mc_status entry_load_all(struct mc_cache *cache, mc_error *err);
-/* Call the watcher. */
-void entry_announce(struct mc_cache *cache, const mc_entry *entry);
 bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry);
 bool validators_same(const mc_validators *a, uint64_t a_size, const mc_validators *b, uint64_t b_size);
+
+/* ---- history.c: what a URL was before ---- */
+
+/* Open this version of a URL. MC_NOT_FOUND: it is not, and was not within what is remembered, a version of it (a client
+ * takes the caller's word), or is not stored. */
+mc_status version_open(mc_file **out, struct mc_cache *cache, const char *url, const mc_digest *digest,
+                       const mc_call *call, mc_error *err);
+/* The flight of such a version. A client's goes to the service for it. */
+void version_job(struct work_job *job);
+/* Whether some tier has it; no use of it. */
+bool version_is_stored(struct mc_cache *cache, const mc_digest *digest);
+/* Its key: it is no entry's. */
+void version_key(char key[KEY_SIZE], const char *url, const mc_digest *digest);
+
+/* ---- watch.c: who is told of changes ---- */
+
+/* Tell those who watch its URL; NULL: tell all that something may have been missed. */
+void entry_announce(struct mc_cache *cache, const mc_entry *entry);
+bool entry_is_watched(struct mc_cache *cache, const char *url);
+/* The next prefix that was not looked through yet, or NULL: strdup'ed. */
+char *watch_next_prefix(struct mc_cache *cache);
 
 /* ---- file.c: the handle that callers get ---- */
 
@@ -178,6 +201,7 @@ struct mc_request {
   char *path; /* copy of options.path */
   mc_get_options options;
   struct hint *hint; /* or NULL */
+  mc_digest digest;  /* what options.digest points to */
   int64_t deadline;
   mc_done done;
   void *user;
@@ -228,15 +252,18 @@ struct flight {
   mc_cancel *cancel;
   mc_call call;
   struct hint *hint; /* of whom it was started for, or NULL; does not change */
+  mc_digest digest;  /* of version_job's */
   /* under cache->lock: */
-  bool watched;  /* somebody wants to be told how it goes */
-  bool unlisted; /* somebody joined who knows of no listing, or of another: the hint is not good for him */
-  bool dated;    /* what it brings is of when the hint was listed */
-  bool joinable; /* in cache->flights */
-  bool joined;   /* somebody has, since it looked up what is known */
-  bool detached; /* goes on without waiters: a prefetch, a background revalidation */
-  bool direct;   /* see above; does not change */
-  bool writes;   /* a direct one runs: it may write to its caller's memory until it ends */
+  bool watched;   /* somebody wants to be told how it goes */
+  bool unlisted;  /* somebody joined who knows of no listing, or of another: the hint is not good for him */
+  bool dated;     /* what it brings is of when the hint was listed */
+  bool joinable;  /* in cache->flights */
+  bool joined;    /* somebody has, since it looked up what is known */
+  bool detached;  /* goes on without waiters: a prefetch, a background revalidation */
+  bool direct;    /* see above; does not change */
+  bool writes;    /* a direct one runs: it may write to its caller's memory until it ends */
+  bool refreshes; /* the refresher started it, or joined */
+  bool bare;      /* it has looked, and there is no copy at hand: nobody else need look */
   bool revalidate, pin, unpin;
   bool ended;                 /* everybody was told */
   bool settled;               /* what those three say is not looked at any more */
@@ -272,11 +299,17 @@ struct flight {
   bool claim_lost;  /* as a renewal was told */
 };
 
+#define FLIGHT_REFRESH (1u << 31) /* beside MC_GET_…: it is the refresher's */
+
 /* Join the flight of the request's URL, or start it. With a NULL request: a detached one. */
 mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, struct mc_request *request,
                       uint32_t flags, mc_error *err);
 /* Start a flight for this request alone, straight into its path or buffer. */
 mc_status flight_start_direct(struct mc_request *request, mc_error *err);
+/* Whether a flight of that key is under way that knows that no copy is at hand. */
+bool flight_is_bare(struct mc_cache *cache, const char *key);
+/* For the flight's own thread: it is. */
+void flight_set_bare(struct flight *flight);
 void flight_release(struct flight *flight);
 struct flight *flight_acquire(struct flight *flight);
 /* The flight whose bytes have this name, with a reference; NULL: there is none (any more). */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/refresh.h"
 
 #define RECORD_MAX ((size_t)64 << 10)
 
@@ -16,7 +17,7 @@ static mc_storage *record_storage(struct mc_cache *cache) {
 
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_storage *storage = record_storage(cache);
-  if (!storage || !entry->has_digest) return MC_OK;
+  if (!storage || !(entry->has_digest || entry->history_count || entry->pinned)) return MC_OK;
   char *text = record_encode(entry);
   if (!text) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a record");
   bool together = stage && stage->storage == storage && storage->ops->stage_record;
@@ -40,7 +41,9 @@ mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc
   free(data);
   if (!entry) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the record of this URL can't be read");
   mc_status published = cache->coordination->ops->publish(cache->coordination, key, 0, entry, NULL);
-  if (!published) tier_refer(cache->home, &entry->digest, 1, entry->pinned); /* else it will be loaded again */
+  if (!published && entry->has_digest)
+    tier_refer(cache->home, &entry->digest, 1, entry->pinned); /* else it will be loaded again */
+  refresh_note(cache, entry);
   *out = entry;
   return MC_OK;
 }
@@ -50,7 +53,8 @@ static bool load_record(void *user, const char *key, const void *data, size_t si
   mc_entry *entry = record_decode(key, data, size);
   if (entry) {
     cache->coordination->ops->publish(cache->coordination, key, 0, entry, NULL);
-    tier_refer(cache->home, &entry->digest, 1, entry->pinned);
+    if (entry->has_digest) tier_refer(cache->home, &entry->digest, 1, entry->pinned);
+    refresh_note(cache, entry);
   } else {
     log_warn(cache->logger, ORIGIN, "record %s can't be read, and is ignored", key);
   }
@@ -61,12 +65,6 @@ static bool load_record(void *user, const char *key, const void *data, size_t si
 mc_status entry_load_all(struct mc_cache *cache, mc_error *err) {
   mc_storage *storage = record_storage(cache);
   return storage ? storage->ops->record_scan(storage, load_record, cache, RECORD_MAX, err) : MC_OK;
-}
-
-void entry_announce(struct mc_cache *cache, const mc_entry *entry) {
-  pthread_mutex_lock(&cache->watch_lock);
-  if (cache->watcher) cache->watcher(cache->watcher_user, entry);
-  pthread_mutex_unlock(&cache->watch_lock);
 }
 
 bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry) {

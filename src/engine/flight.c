@@ -8,6 +8,7 @@
 #include "engine/download.h"
 #include "engine/engine.h"
 #include "engine/promote.h"
+#include "engine/refresh.h"
 
 /* ---- what waiters see ---- */
 
@@ -253,7 +254,9 @@ static mc_status start_shared(struct flight **out, struct mc_cache *cache, const
   HASH_ADD_STR(cache->flights, key, flight);
   flight->joinable = HASH_COUNT(cache->flights) > before;
   if (!flight->joinable) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a flight");
-  flight->job.run = fly_job;
+  bool by_digest = request && request->options.digest;
+  if (by_digest) flight->digest = *request->options.digest;
+  flight->job.run = by_digest ? version_job : fly_job;
   if (request) flight->hint = request->hint;
   if (request) request->hint = NULL;
   if (!status) status = work_submit(cache->flight_pool, &flight->job, err);
@@ -294,10 +297,27 @@ mc_status flight_join(struct mc_cache *cache, const char *url, const char *key, 
     flight->pin |= (flags & MC_GET_PIN) != 0;
     flight->unpin |= (flags & MC_GET_UNPIN) != 0;
     flight->detached |= !request;
+    if (flags & FLIGHT_REFRESH && !flight->refreshes) cache->refreshing++;
+    flight->refreshes |= (flags & FLIGHT_REFRESH) != 0;
     if (request) enlist(flight, request);
   }
   pthread_mutex_unlock(&cache->lock);
   return status;
+}
+
+bool flight_is_bare(struct mc_cache *cache, const char *key) {
+  struct flight *flight;
+  pthread_mutex_lock(&cache->lock);
+  HASH_FIND_STR(cache->flights, key, flight);
+  bool bare = flight && flight->bare;
+  pthread_mutex_unlock(&cache->lock);
+  return bare;
+}
+
+void flight_set_bare(struct flight *flight) {
+  pthread_mutex_lock(&flight->cache->lock);
+  flight->bare = true;
+  pthread_mutex_unlock(&flight->cache->lock);
 }
 
 mc_status flight_start_direct(struct mc_request *request, mc_error *err) {
@@ -380,6 +400,7 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
   pthread_mutex_lock(&cache->lock);
   flight_seal(flight);
   flight->ended = true;
+  if (flight->refreshes) cache->refreshing--;
   struct mc_request *waiters = take_waiters(flight, status, file, error, &count);
   pthread_mutex_unlock(&cache->lock);
   if (status && status != MC_CANCELLED) say_failed(flight, status, error);
@@ -393,4 +414,5 @@ void flight_end(struct flight *flight, mc_status status, mc_file *file, const mc
     request_finish(request, status, given, error);
   }
   mc_file_release(file);
+  if (flight->refreshes) refresh_kick(cache);
 }

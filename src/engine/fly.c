@@ -6,6 +6,7 @@
 #include "base/url.h"
 #include "engine/download.h"
 #include "engine/engine.h"
+#include "engine/refresh.h"
 
 #define META_MAX ((size_t)256 << 20)
 
@@ -67,7 +68,7 @@ static void stamp(const struct run *run, mc_entry *entry) {
 
 static mc_status put_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage,
                             mc_error *err) {
-  if (entry->has_digest) return entry_record(cache, key, entry, stage, err);
+  if (entry->has_digest || entry->history_count || entry->pinned) return entry_record(cache, key, entry, stage, err);
   mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
   if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, key, NULL);
   return MC_OK;
@@ -142,6 +143,7 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
   refer(cache, run->entry, entry);
   if (changed && run->entry && run->entry->has_digest) stat_add(cache, STAT_CHANGES, 1);
   if (changed) entry_announce(cache, entry);
+  refresh_note(cache, entry);
   free(run->entry);
   run->entry = entry;
   return MC_OK;
@@ -177,7 +179,7 @@ static mc_status no_entry(mc_error *err) {
 }
 
 /* What comes after the known entry, where that stays true in most. */
-static mc_entry *next_entry(const struct run *run) {
+static mc_entry *entry_again(const struct run *run) {
   mc_entry *entry = entry_copy(run->entry);
   if (entry) stamp(run, entry);
   return entry;
@@ -187,7 +189,7 @@ static mc_entry *next_entry(const struct run *run) {
 static mc_status pin_entry(struct run *run, mc_error *err) {
   bool pinned = settle_pin(run->flight, run->entry->pinned);
   if (pinned == run->entry->pinned) return MC_OK;
-  mc_entry *entry = next_entry(run);
+  mc_entry *entry = entry_again(run);
   if (!entry) return no_entry(err);
   entry->pinned = pinned;
   return publish(run, entry, true, err);
@@ -199,7 +201,7 @@ static bool names_a_version(const mc_validators *validators) {
 
 /* The copy at hand is current. */
 static mc_status confirm(struct run *run, const mc_validators *validators, mc_error *err) {
-  mc_entry *entry = next_entry(run);
+  mc_entry *entry = entry_again(run);
   if (!entry) return no_entry(err);
   entry->checked_at = clock_wall_ms();
   entry->pinned = wants_pin(run->flight, entry->pinned);
@@ -211,7 +213,7 @@ static mc_status confirm(struct run *run, const mc_validators *validators, mc_er
 /* A listing said so, of many at once. The record is left as it is: what it tells is no less true but for a time, and to
  * write all of them would take longer than to ask. */
 static mc_status confirm_listed(struct run *run, mc_error *err) {
-  mc_entry *entry = next_entry(run);
+  mc_entry *entry = entry_again(run);
   if (!entry) return no_entry(err);
   if (entry->checked_at < run->flight->hint->at) entry->checked_at = run->flight->hint->at;
   entry->pinned = wants_pin(run->flight, entry->pinned);
@@ -223,15 +225,24 @@ static const struct hint *hint_of(const struct run *run) {
   return run->flight->unlisted || run->outdated ? NULL : run->flight->hint;
 }
 
-/* The upstream says that it does not exist. */
+/* The one that comes after what is known; `digest` NULL: there is no content. */
+static mc_entry *next_entry(struct run *run, const mc_digest *digest) {
+  int64_t now = clock_wall_ms();
+  mc_entry *entry = entry_after(run->entry, run->flight->url, digest, run->cache->options.history_ms, now);
+  if (!entry) return NULL;
+  entry->checked_at = now;
+  stamp(run, entry);
+  return entry;
+}
+
+/* The upstream says that it does not exist. What it was, and that it's pinned, is true of it when it comes again. */
 static void remember_missing(struct run *run) {
   mc_file_release(run->file);
   run->file = NULL;
-  mc_entry *entry = entry_new(run->flight->url, NULL);
+  mc_entry *entry = next_entry(run, NULL);
   if (!entry) return;
   entry->missing = true;
-  entry->checked_at = clock_wall_ms();
-  stamp(run, entry);
+  entry->pinned = run->entry && run->entry->pinned;
   publish(run, entry, true, NULL);
 }
 
@@ -241,17 +252,16 @@ static void remember_missing(struct run *run) {
  * had although there is a newer one. */
 static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest,
                           bool by_listing) {
-  mc_entry *entry = entry_new(run->flight->url, NULL);
+  mc_entry *entry = next_entry(run, digest);
   if (!entry) return NULL;
   entry->size = size;
   entry->validators = *validators;
   entry->has_digest = true;
   entry->digest = *digest;
-  entry->fetched_at = clock_wall_ms();
-  entry->checked_at = by_listing ? run->flight->hint->at : entry->fetched_at;
+  entry->fetched_at = entry->checked_at;
+  if (by_listing) entry->checked_at = run->flight->hint->at;
   bool pinned = (run->entry && run->entry->pinned) || route_rule(run->cache, entry->url).pin;
   entry->pinned = wants_pin(run->flight, pinned);
-  stamp(run, entry);
   return entry;
 }
 
@@ -450,7 +460,10 @@ static enum plan make_plan(struct run *run) {
   struct flight *flight = run->flight;
   const mc_entry *entry = run->entry;
   enum plan plan = PLAN_ASK;
-  if (!entry || !(run->file || entry->missing)) return PLAN_ASK;
+  if (!entry || !(run->file || entry->missing)) {
+    flight_set_bare(flight);
+    return PLAN_ASK;
+  }
   bool fresh = entry_is_fresh(cache, entry);
   pthread_mutex_lock(&cache->lock);
   const struct hint *hint = hint_of(run);

@@ -113,10 +113,10 @@ static void deliver_job(struct work_job *job) {
   request_end(request, status, status ? NULL : file, &error);
 }
 
-static void submit(struct mc_request *request, void (*run)(struct work_job *job)) {
+static void submit(struct mc_request *request, struct work *pool, void (*run)(struct work_job *job)) {
   mc_error error = MC_ERROR_INIT;
   request->job.run = run;
-  mc_status status = work_submit(request->cache->job_pool, &request->job, &error);
+  mc_status status = work_submit(pool, &request->job, &error);
   if (!status) return;
   mc_file_release(request->file);
   request_end(request, status, NULL, &error);
@@ -128,7 +128,7 @@ void request_deliver(struct mc_request *request, mc_file *file) {
     return;
   }
   request->file = file;
-  submit(request, deliver_job);
+  submit(request, request->cache->job_pool, deliver_job);
 }
 
 /* Straight to the caller's place, keeping nothing. */
@@ -160,10 +160,12 @@ static void cached_job(struct work_job *job) {
   struct tier *damaged = NULL;
   mc_call call = {request->deadline, request->options.cancel};
   mc_status status = check(request, &error);
-  if (!status) status = entry_load(&entry, cache, request->key, &error);
-  if (!status && !entry->has_digest) status = MC_NOT_FOUND;
-  if (!status) status = file_open(&file, cache, entry, true, &damaged, &call, &error);
-  if (status == MC_NOT_FOUND || status == MC_CORRUPT) {
+  const mc_digest *digest = request->options.digest;
+  if (!status && digest) status = version_open(&file, cache, request->url, digest, &call, &error);
+  if (!status && !digest) status = entry_load(&entry, cache, request->key, &error);
+  if (!status && !digest && !entry->has_digest) status = MC_NOT_FOUND;
+  if (!status && !digest) status = file_open(&file, cache, entry, true, &damaged, &call, &error);
+  if (!digest && (status == MC_NOT_FOUND || status == MC_CORRUPT)) {
     status = mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "it is not in the cache, and only the cache was asked");
   }
   free(entry);
@@ -179,19 +181,30 @@ static void cached_job(struct work_job *job) {
   }
 }
 
-/* What needs neither an upstream nor a thread: true if the request has ended. */
+/* Whether a copy at hand may be all that it takes. */
+static bool may_be_at_hand(const struct mc_request *request) {
+  uint32_t flags = request->options.flags;
+  if (request->options.digest || flags & (MC_GET_PIN | MC_GET_UNPIN)) return false;
+  return !(flags & MC_GET_REVALIDATE) || request->hint;
+}
+
+static bool look_may_block(const struct mc_cache *cache) {
+  return cache->coordination->ops->flags & MC_COORDINATION_SHARED;
+}
+
+/* What needs no upstream, and no thread but where a look-up may block: true if the request has ended. */
 static bool try_at_hand(struct mc_request *request) {
   struct mc_cache *cache = request->cache;
   uint32_t flags = request->options.flags;
-  if (flags & (MC_GET_PIN | MC_GET_UNPIN)) return false;
-  if (flags & MC_GET_REVALIDATE && !request->hint) return false;
-  if (cache->coordination->ops->flags & MC_COORDINATION_SHARED) return false; /* a look-up may block */
   mc_entry *entry = NULL;
   mc_file *file = NULL;
   struct tier *damaged = NULL;
   mc_error error = MC_ERROR_INIT;
   bool ended = false;
-  if (cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) return false;
+  if (look_may_block(cache) ? entry_load(&entry, cache, request->key, NULL)
+                            : cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) {
+    return false;
+  }
   enum hint_says says = hint_judge(request->hint, entry);
   bool fresh = entry_is_fresh(cache, entry) && !(flags & MC_GET_REVALIDATE) && says != HINT_OTHER && says != HINT_DOUBT;
   bool stale = !fresh && cache->options.stale_while_revalidate && entry->has_digest && !request->hint;
@@ -205,7 +218,7 @@ static bool try_at_hand(struct mc_request *request) {
     file_count_hits(file, cache, 1);
     if (stale) {
       stat_add(cache, STAT_STALE, 1);
-      flight_join(cache, request->url, request->key, NULL, MC_GET_REVALIDATE, NULL);
+      flight_join(cache, request->url, request->key, NULL, 0, NULL);
     }
     promote_consider(cache, file);
     request_deliver(request, file);
@@ -213,6 +226,42 @@ static bool try_at_hand(struct mc_request *request) {
   }
   free(entry);
   return ended;
+}
+
+/* By a flight. */
+static void fetch(struct mc_request *request) {
+  struct mc_cache *cache = request->cache;
+  bool direct = request->options.flags & MC_GET_DIRECT || (!cache->home && has_destination(request));
+  if (request->options.digest && !cache->client) direct = false; /* it is here, or nowhere */
+  if (direct) {
+    go_direct(request);
+  } else {
+    mc_error error = MC_ERROR_INIT;
+    mc_status status = flight_join(cache, request->url, request->key, request, request->options.flags, &error);
+    if (status) request_end(request, status, NULL, &error);
+  }
+}
+
+/* Each request looks for itself before it joins: a flight that asks, or downloads, makes nobody wait for whom the copy
+ * at hand will do. What has to be verified first is left to the flight, which does it once. */
+static void look_job(struct work_job *job) {
+  struct mc_request *request = request_of(job);
+  mc_error error = MC_ERROR_INIT;
+  mc_status status = check(request, &error);
+  if (status) {
+    request_end(request, status, NULL, &error);
+  } else if (flight_is_bare(request->cache, request->key) || !try_at_hand(request)) {
+    fetch(request);
+  }
+}
+
+/* It is of one version: another key than the URL's, and nothing that is for the current one. */
+static mc_status take_digest(struct mc_request *request, mc_error *err) {
+  request->digest = *request->options.digest;
+  request->options.digest = &request->digest;
+  version_key(request->key, request->url, &request->digest);
+  if (!(request->options.flags & (MC_GET_REVALIDATE | MC_GET_PIN | MC_GET_UNPIN))) return MC_OK;
+  return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a version by its digest can't be revalidated or pinned");
 }
 
 static mc_status request_new(struct mc_request **out, struct mc_cache *cache, const char *url,
@@ -229,6 +278,7 @@ static mc_status request_new(struct mc_request **out, struct mc_cache *cache, co
   request->options.listed = NULL; /* was copied, if it is looked at */
   mc_status status = url_normalise(&request->url, url, err);
   if (!status) key_of_url(request->key, request->url);
+  if (!status && request->options.digest) status = take_digest(request, err);
   if (!status && request->options.path && request->options.buffer) {
     status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "a get goes into a path or a buffer, not both");
   }
@@ -265,15 +315,13 @@ mc_status request_start(mc_request **out, struct mc_cache *cache, const char *ur
   }
   uint32_t flags = request->options.flags;
   if (flags & MC_GET_CACHED) {
-    submit(request, cached_job);
-  } else if (!try_at_hand(request)) {
-    if (flags & MC_GET_DIRECT || (!cache->home && has_destination(request))) {
-      go_direct(request);
-    } else {
-      mc_error error = MC_ERROR_INIT;
-      status = flight_join(cache, request->url, request->key, request, flags, &error);
-      if (status) request_end(request, status, NULL, &error);
-    }
+    submit(request, cache->job_pool, cached_job);
+  } else if (may_be_at_hand(request) && look_may_block(cache) && !flight_is_bare(cache, request->key)) {
+    submit(request, cache->look_pool, look_job);
+  } else if (look_may_block(cache)) {
+    fetch(request);
+  } else if (!may_be_at_hand(request) || !try_at_hand(request)) {
+    fetch(request);
   }
   return MC_OK;
 }

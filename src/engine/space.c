@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "engine/tier_index.h"
 
-#define UNREFERRED_TTL_MS (10 * 60 * 1000)
-#define SWEEP_MOST        4096 /* objects evicted by one sweep for their age */
+#define UNREFERRED_TTL_MS ((int64_t)10 * 60 * 1000) /* at least */
+#define SWEEP_MOST        4096                      /* objects evicted by one sweep for their age */
 
 static uint64_t share(uint64_t capacity, uint32_t percent) {
   return capacity / 100 * percent + capacity % 100 * percent / 100;
@@ -112,7 +112,8 @@ bool tier_evict(struct tier *tier, uint64_t bytes) {
 static bool overdue(const struct tier *tier, const struct slot *slot, int64_t now) {
   int64_t age = now - slot->used_at;
   if (tier->config.ttl_ms > 0 && age > tier->config.ttl_ms) return true;
-  return !tier->config.copies && slot->references <= 0 && age > UNREFERRED_TTL_MS;
+  int64_t keep_ms = tier->config.keep_ms > UNREFERRED_TTL_MS ? tier->config.keep_ms : UNREFERRED_TTL_MS;
+  return !tier->config.copies && slot->references <= 0 && age > keep_ms;
 }
 
 /* In one pass over the idle objects, as each eviction lets go of the lock: which are overdue, then one by one. */

@@ -422,7 +422,12 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins) {
   pthread_mutex_lock(&tier->lock);
   index_refer(tier, digest, references, pins);
+  struct slot *slot = index_find(tier, digest);
+  bool given_up = slot && references < 0 && slot->references <= 0;
+  if (given_up) slot->used_at = clock_wall_ms();
   pthread_mutex_unlock(&tier->lock);
+  if (given_up && tier->storage->ops->touch)
+    tier->storage->ops->touch(tier->storage, digest); /* after a restart, too */
 }
 
 bool tier_has(struct tier *tier, const mc_digest *digest) {

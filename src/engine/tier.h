@@ -26,6 +26,7 @@ struct tier_config {
   uint64_t capacity;  /* bytes; 0: no limit but the storage's own */
   uint32_t high, low; /* watermarks in percent */
   int64_t ttl_ms;     /* 0: for ever */
+  int64_t keep_ms;    /* an object that no entry refers to stays for at least so long */
   bool copies;        /* of another tier's objects: no entry refers to them */
   void (*evicted)(void *user, uint64_t objects, uint64_t bytes); /* for counting; may be NULL */
   void *user;
@@ -74,8 +75,8 @@ mc_status tier_commit(struct object **out, struct tier *tier, mc_stage **stage, 
 mc_status tier_remove(struct tier *tier, const mc_digest *digest, uint64_t *bytes, mc_error *err);
 /* Turn a damaged object into a stage of `key`. */
 mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *key, mc_stage **stage, mc_error *err);
-/* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. An object that no
- * entry refers to is removed once it has not been used for ten minutes. */
+/* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. To stop is a use: an
+ * object that no entry refers to is removed once it has not been used for ten minutes, or for longer: see keep_ms. */
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
 bool tier_has(struct tier *tier, const mc_digest *digest);
 /* What is there, in no order. malloced; NULL: nothing, or no memory. */

@@ -269,7 +269,7 @@ def test_prefetch_and_watch(nginx, stub, pb):
     url = nginx.url("d/model.bin")
     watch = stub.Watch(pb.WatchRequest(prefix=nginx.url("d/")), timeout=PATIENCE)
     only = stub.Watch(pb.WatchRequest(prefix=url), timeout=PATIENCE)
-    settled(stub, pb, watch, only)
+    begun(watch, only)
     stub.Prefetch(pb.PrefetchRequest(url=nginx.url("e/model.bin")), timeout=PATIENCE)
     stub.Prefetch(pb.PrefetchRequest(url=url, pin=True), timeout=PATIENCE)
     for news in (watch, only):
@@ -285,11 +285,9 @@ def test_prefetch_and_watch(nginx, stub, pb):
     assert watch.code() == grpc.StatusCode.CANCELLED
 
 
-def settled(stub, pb, *calls):
-    """Nothing says that a watch has begun; but what was asked later, on the same connection, has been answered."""
-    for _ in range(3):
-        stub.Status(pb.StatusRequest(), timeout=PATIENCE)
-    assert all(call.is_active() for call in calls)
+def begun(*watches):
+    """An event without an entry says that what changes from then on is told."""
+    assert not any(next(watch).HasField("entry") for watch in watches)
 
 
 def test_evict(nginx, stub, pb):
@@ -319,7 +317,8 @@ def test_health(server, stubs, dial, pb):
         assert health.Check(stubs.health.HealthCheckRequest(service=service), timeout=PATIENCE).status == serving
     watch = health.Watch(stubs.health.HealthCheckRequest(), timeout=PATIENCE)
     assert next(watch).status == serving
-    settled(stub, pb, watch)
+    for _ in range(3):  # what was asked later, on the same connection, has been answered: it is told of what comes
+        stub.Status(pb.StatusRequest(), timeout=PATIENCE)
     server.process.terminate()
     assert next(watch).status == stubs.health.HealthCheckResponse.NOT_SERVING
     error_of(lambda: watch, grpc.StatusCode.UNAVAILABLE)
@@ -448,7 +447,7 @@ def test_a_watcher_ends_with_its_deadline(stub, pb):
 
 def test_stop_ends_watchers(server, stub, pb):
     watch = stub.Watch(pb.WatchRequest(prefix=""), timeout=PATIENCE)
-    settled(stub, pb, watch)
+    begun(watch)
     ended = []
     thread = threading.Thread(target=lambda: ended.append(error_of(lambda: watch, grpc.StatusCode.UNAVAILABLE)))
     thread.start()

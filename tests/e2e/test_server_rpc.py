@@ -132,7 +132,7 @@ def test_watch_brings_news(dial, stubs, server, nginx):
     nginx.model("b/model.bin", CHUNK, seed=2)
     stub = dial(server)
     watch = stub.Watch(stubs.pb.WatchRequest(prefix=nginx.url("a/")), timeout=2 * PATIENCE)
-    wait_until(lambda: server.metric("control_calls_open") == 1, what="the watch")
+    assert not next(watch).HasField("entry")  # it has begun
     for folder in "ba":
         list(stub.Fetch(stubs.pb.FetchRequest(url=nginx.url(f"{folder}/model.bin")), timeout=PATIENCE))
     entry = next(watch).entry

@@ -146,12 +146,8 @@ static mc_status hub_lookup(mc_coordination *self, const char *key, mc_entry **o
     strcat(list, holds[i].endpoint);
   }
   pthread_mutex_unlock(&lock);
-  mc_entry *held = entry_new(entry->url, list);
+  mc_entry *held = entry_held(entry, list);
   assert_non_null(held);
-  const char *url = held->url, *holders = held->holders;
-  *held = *entry;
-  held->url = url;
-  held->holders = holders;
   free(entry);
   *out = held;
   return MC_OK;

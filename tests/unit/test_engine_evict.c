@@ -162,6 +162,7 @@ static void what_no_url_needs_goes_after_a_while(void **state) {
   struct fixture *fixture = *state;
   char old[256];
   fixture->options.revalidate_after_ms = 0;
+  fixture->options.history_ms = 0;
   add_files(1);
   open_with(fixture, 0);
   get_file(fixture, 0);

@@ -163,7 +163,8 @@ static void who_watches_sees_changes_alone(void **state) {
   struct watched watched = {0};
   fixture->options.revalidate_after_ms = 0;
   open_cache(fixture);
-  mc_watch(fixture->cache, watch, &watched);
+  mc_watcher *watcher;
+  assert_int_equal(mc_watch(&watcher, fixture->cache, "", watch, &watched, NULL), MC_OK);
   get_once(fixture, URL, content);
   get_once(fixture, URL, content); /* confirmed: no news */
   assert_int_equal(watched.calls, 1);
@@ -173,7 +174,7 @@ static void who_watches_sees_changes_alone(void **state) {
   assert_int_equal(mc_evict(NULL, fixture->cache, URL, NULL), MC_OK);
   assert_int_equal(watched.calls, 3);
   assert_int_equal(watched.missing, 1);
-  mc_watch(fixture->cache, NULL, NULL);
+  mc_watch_end(watcher);
   get_once(fixture, URL, content);
   assert_int_equal(watched.calls, 3);
 }

@@ -68,6 +68,53 @@ static mc_status cluster_stat(mc_upstream *self, const char *url, mc_info *info,
   return status;
 }
 
+static mc_status cluster_history(mc_upstream *self, const char *url, bool (*visit)(void *user, const mc_former *former),
+                                 void *user, const mc_call *call, mc_error *err) {
+  Modelcache__V1__StatRequest request = MODELCACHE__V1__STAT_REQUEST__INIT;
+  request.url = (char *)url;
+  request.cached = true;
+  void *message;
+  mc_status status = service_unary(&message, &modelcache__v1__stat_response__descriptor, service_of(self), "Stat",
+                                   &request.base, call, err);
+  if (status) return status;
+  const Modelcache__V1__StatResponse *answer = message;
+  for (size_t i = 0; i < answer->n_history && i < MC_HISTORY_MOST && !status; i++) {
+    mc_former former;
+    status = former_from(&former, answer->history[i], err);
+    if (!status && !visit(user, &former)) break;
+  }
+  message_free(message);
+  return status;
+}
+
+/* ---- news ---- */
+
+static mc_status cluster_watch(mc_upstream *self, const char *prefix,
+                               void (*changed)(void *user, const mc_entry *entry), void *user, const mc_call *call,
+                               mc_error *err) {
+  Modelcache__V1__WatchRequest request = MODELCACHE__V1__WATCH_REQUEST__INIT;
+  request.prefix = (char *)prefix;
+  struct rpc_stream *stream;
+  mc_status status = service_call(&stream, service_of(self), "Watch", &request.base, call, err);
+  if (status) return status;
+  while (!status) {
+    const void *data;
+    size_t size;
+    Modelcache__V1__WatchEvent *event;
+    mc_entry entry;
+    status = rpc_stream_next(stream, &data, &size, call, err);
+    if (!status && !data) status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the service has ended a Watch");
+    if (status) break;
+    status = message_unpack((void **)&event, &modelcache__v1__watch_event__descriptor, data, size, err);
+    if (status) break;
+    if (event->entry) status = entry_from(&entry, event->entry, err);
+    if (!status) changed(user, event->entry ? &entry : NULL);
+    message_free(event);
+  }
+  rpc_stream_close(stream, false);
+  return status;
+}
+
 /* ---- lists ---- */
 
 /* Call List and hand each batch to `take` until it ends or `take` sets *stop. */
@@ -200,6 +247,8 @@ static const mc_upstream_cache_ops cache_ops = {
     .evict = cluster_evict,
     .status = cluster_status,
     .check = cluster_check,
+    .history = cluster_history,
+    .watch = cluster_watch,
 };
 
 const mc_upstream_ops cluster_upstream_ops = {

@@ -127,6 +127,7 @@ static bool is_printable(const char *text) {
 mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_error *err) {
   *out = (mc_entry){.struct_size = sizeof(*out),
                     .url = message->url,
+                    .holders = "",
                     .size = message->has_size_case ? message->size : MC_SIZE_UNKNOWN,
                     .has_digest = message->digest.len == sizeof(out->digest.bytes),
                     .fetched_at = message->fetched_at_ms,
@@ -140,6 +141,18 @@ mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_err
     return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service sent an entry whose URL can't be one");
   }
   if (out->has_digest) memcpy(out->digest.bytes, message->digest.data, sizeof(out->digest.bytes));
+  return validators_from(&out->validators, message->validators, err);
+}
+
+mc_status former_from(mc_former *out, const Modelcache__V1__Version *message, mc_error *err) {
+  *out = (mc_former){.size = message->size,
+                     .fetched_at = message->fetched_at_ms,
+                     .replaced_at = message->replaced_at_ms,
+                     .stored = message->stored};
+  if (message->digest.len != sizeof(out->digest.bytes)) {
+    return mc_error_set(err, MC_PROTOCOL, ORIGIN, "the service sent a version whose digest has a wrong length");
+  }
+  memcpy(out->digest.bytes, message->digest.data, sizeof(out->digest.bytes));
   return validators_from(&out->validators, message->validators, err);
 }
 

@@ -39,6 +39,7 @@ void ticket_free(struct ticket *ticket); /* NULL is fine */
 mc_status validators_from(mc_validators *out, const Modelcache__V1__Validators *message, mc_error *err);
 /* out->url points into the message. */
 mc_status entry_from(mc_entry *out, const Modelcache__V1__Entry *message, mc_error *err);
+mc_status former_from(mc_former *out, const Modelcache__V1__Version *message, mc_error *err);
 /* out->path points into the message. A path that would leave its folder: MC_PROTOCOL. */
 mc_status listed_from(mc_listed *out, const Modelcache__V1__Listed *message, mc_error *err);
 /* Texts that are too long are cut. */

@@ -44,6 +44,8 @@ struct source {
   mc_source base;
   struct cluster *cluster;
   char *url;
+  bool wants; /* this version of it, and not the current one; does not change */
+  mc_digest wanted;
   /* Set with the first complete ticket, and not changed any more. */
   bool has_digest;
   mc_digest digest;
@@ -251,6 +253,7 @@ static mc_status ask(struct source *source, const mc_digest *known, const mc_lis
   mc_digest digest;
   struct listed said;
   request.url = source->url;
+  if (source->wants) request.digest = (ProtobufCBinaryData){sizeof(source->wanted.bytes), source->wanted.bytes};
   request.follow = true;
   request.revalidate = revalidate && !(listed && names_a_version(listed));
   if (listed) {
@@ -326,6 +329,8 @@ mc_status cluster_source_open(mc_upstream *self, const mc_open_args *args, mc_so
                               const mc_call *call, mc_error *err) {
   struct source *source = source_new((struct cluster *)self, args->url);
   if (!source) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a source");
+  source->wants = args->digest != NULL;
+  if (args->digest) source->wanted = *args->digest;
   mc_status status = ask(source, args->known_digest, args->listed, args->revalidate, call, err);
   if (!status) status = await_ticket(source, args, call, err);
   if (!status) {

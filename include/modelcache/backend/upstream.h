@@ -74,6 +74,7 @@ typedef struct mc_open_args {
    * read (MC_CHANGED). It is not of an empty file, and its path is not of use. What else a read then learns of the
    * version, source_finish tells. */
   const mc_listed *listed;
+  const mc_digest *digest; /* NULL, or, for an upstream that is a cache: the version that is wanted, from its storage */
   bool revalidate; /* for an upstream that is a cache: it has to ask its own upstream, however young its copy is */
   void (*progress)(void *user, const mc_upstream_progress *progress); /* may be NULL; from the calling thread */
   void *progress_user;
@@ -107,6 +108,13 @@ typedef struct mc_upstream_cache_ops {
   mc_status (*status)(mc_upstream *self, char **json, const mc_call *call, mc_error *err);
   /* Optional. Have the service check how it asks an origin: see mc_check_origin. */
   mc_status (*check)(mc_upstream *self, const char *url, mc_origin_check *out, const mc_call *call, mc_error *err);
+  /* Optional. Report what a URL was before: see mc_history. */
+  mc_status (*history)(mc_upstream *self, const char *url, bool (*visit)(void *user, const mc_former *former),
+                       void *user, const mc_call *call, mc_error *err);
+  /* Optional. Report what changes under a prefix: see mc_watch. The first call of `changed`, with NULL, says that all
+   * that changes from then on is told. Blocks until the call ends, or the connection does: never MC_OK. */
+  mc_status (*watch)(mc_upstream *self, const char *prefix, void (*changed)(void *user, const mc_entry *entry),
+                     void *user, const mc_call *call, mc_error *err);
 } mc_upstream_cache_ops;
 
 typedef struct mc_upstream_ops {
