@@ -36,6 +36,9 @@ enum flag {
   FLAG_ALLOW,
   FLAG_IGNORE,
   FLAG_ORIGIN,
+  FLAG_AFTER,
+  FLAG_LIMIT,
+  FLAG_DRY_RUN,
   FLAG_JSON,
   FLAG_QUIET,
   FLAG_VERBOSE,
@@ -50,10 +53,11 @@ struct values {
 
 struct command_line {
   mc_options options; /* of the library */
-  const char *output, *digest;
+  const char *output, *digest, *after;
+  uint32_t limit;
   struct values allow, ignore;
   int64_t timeout_ms;
-  bool refresh, cached, no_store, pin, origin, json, quiet, verbose;
+  bool refresh, cached, no_store, pin, origin, dry_run, json, quiet, verbose;
   uint32_t given; /* 1u << enum flag, of those on the command line */
   bool help, version;
   const char *command; /* NULL: none */
@@ -137,6 +141,7 @@ int command_prefetch(mc_cache *cache, const struct command_line *line);
 int command_stat(mc_cache *cache, const struct command_line *line);
 int command_ls(mc_cache *cache, const struct command_line *line);
 int command_evict(mc_cache *cache, const struct command_line *line);
+int command_repair(mc_cache *cache, const struct command_line *line);
 int command_origins(mc_cache *cache, const struct command_line *line);
 int command_status(mc_cache *cache, const struct command_line *line);
 int command_history(mc_cache *cache, const struct command_line *line);

@@ -1,4 +1,5 @@
-/* The commands that look into a cache and manage it: stat, ls, evict, status. */
+/* The commands that look into a cache and manage it: stat, ls, evict, repair,
+ * status. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,8 +74,15 @@ int command_stat(mc_cache *cache, const struct command_line *line) {
   return EXIT_DONE;
 }
 
+/* A list for `ls`. */
+struct printing {
+  const struct command_line *line;
+  uint32_t left; /* how many more are wanted; 0: all */
+};
+
 static bool print_entry(void *user, const mc_entry *entry) {
-  const struct command_line *line = user;
+  struct printing *printing = user;
+  const struct command_line *line = printing->line;
   char hex[MC_DIGEST_HEX_SIZE] = "-", size[SHORT_TEXT], url[4096];
   if (line->json) {
     print_json(entry_json(entry));
@@ -83,11 +91,13 @@ static bool print_entry(void *user, const mc_entry *entry) {
     printf("%-12.12s  %10s  %s%s\n", hex, human_size(size, entry->size), printable_url(url, sizeof(url), entry->url),
            entry->pinned ? "  (pinned)" : "");
   }
-  return output_works();
+  bool enough = printing->left && --printing->left == 0;
+  return output_works() && !enough;
 }
 
 static bool print_listed(void *user, const mc_listed *listed) {
-  const struct command_line *line = user;
+  struct printing *printing = user;
+  const struct command_line *line = printing->line;
   char size[SHORT_TEXT], path[4096];
   if (line->json) {
     print_json(json_pack("{so so so}", "path", json_text(listed->path), "size", json_size(listed->size),
@@ -95,16 +105,19 @@ static bool print_listed(void *user, const mc_listed *listed) {
   } else {
     printf("%10s  %s\n", human_size(size, listed->size), printable(path, sizeof(path), listed->path));
   }
-  return output_works();
+  bool enough = printing->left && --printing->left == 0;
+  return output_works() && !enough;
 }
 
 int command_ls(mc_cache *cache, const struct command_line *line) {
   mc_error error = MC_ERROR_INIT;
   const char *prefix = line->word_count ? line->words[0] : "";
-  void *user = (void *)line;
+  struct printing printing = {line, line->limit};
   if (line->origin && !line->word_count) return usage("ls: --origin needs a URL");
-  mc_status status = line->origin ? mc_list_upstream(cache, prefix, print_listed, user, line->timeout_ms, &error)
-                                  : mc_list(cache, prefix, print_entry, user, line->timeout_ms, &error);
+  if (line->origin && *line->after) return usage("ls: --after is of what is cached: an origin's list has no order");
+  mc_status status = line->origin
+                         ? mc_list_upstream(cache, prefix, print_listed, &printing, line->timeout_ms, &error)
+                         : mc_list(cache, prefix, line->after, print_entry, &printing, line->timeout_ms, &error);
   return status && output_works() ? fail(line, prefix, &error) : EXIT_DONE;
 }
 
@@ -127,6 +140,40 @@ int command_evict(mc_cache *cache, const struct command_line *line) {
     }
   }
   return code;
+}
+
+/* ---- repair ---- */
+
+static void print_repair(const mc_repair_result *found, bool dry_run) {
+  uint64_t behind = found->missing + found->older;
+  printf("records      %" PRIu64 " in the storage, %" PRIu64 " of them with their file\n", found->records,
+         found->objects);
+  printf("entries      %" PRIu64 " in the coordination\n", found->entries);
+  if (!behind) {
+    printf("nothing to mend: the coordination knows all that is stored\n");
+    return;
+  }
+  printf("missing      %" PRIu64 " record%s of which it knew nothing\n", found->missing,
+         found->missing == 1 ? "" : "s");
+  printf("older        %" PRIu64 " record%s of which it knew something older\n", found->older,
+         found->older == 1 ? "" : "s");
+  printf(dry_run ? "nothing was changed: without --dry-run it would be told of these %" PRIu64 "\n"
+                 : "it was told of these %" PRIu64 "\n",
+         behind);
+}
+
+int command_repair(mc_cache *cache, const struct command_line *line) {
+  mc_error error = MC_ERROR_INIT;
+  mc_repair_result found;
+  if (mc_repair(&found, cache, line->dry_run, line->timeout_ms, &error)) return fail(line, "", &error);
+  if (line->json) {
+    print_json(json_pack("{sI sI sI sI sI sb}", "records", (json_int_t)found.records, "entries",
+                         (json_int_t)found.entries, "missing", (json_int_t)found.missing, "older",
+                         (json_int_t)found.older, "objects", (json_int_t)found.objects, "dry_run", line->dry_run));
+  } else if (!line->quiet) {
+    print_repair(&found, line->dry_run);
+  }
+  return EXIT_DONE;
 }
 
 /* ---- status ---- */

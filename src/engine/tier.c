@@ -159,7 +159,7 @@ static mc_status open_slot_stored(struct slot **out, struct tier *tier, const mc
   }
   if (!slot && tier->removals == removals) { /* another process put it there, and has an entry that refers to it */
     slot = index_insert(tier, digest, found.size, clock_wall_ms());
-    if (slot && slot->references <= 0) slot->references = 1;
+    if (slot && slot->references <= 0 && !tier->shared) slot->references = 1; /* else its entry is told of */
     if (!slot) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an object");
   }
   if (slot) use(tier, slot, &found);
@@ -454,7 +454,7 @@ bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
   struct reference *known = index_reference(tier, digest);
-  bool referred = slot ? slot->references > 0 : known && known->references > 0;
+  bool referred = tier->ignorant || (slot ? slot->references > 0 : known && known->references > 0);
   pthread_mutex_unlock(&tier->lock);
   return referred;
 }

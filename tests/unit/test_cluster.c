@@ -1514,7 +1514,7 @@ static void the_cache_is_managed(void **state) {
   const mc_upstream_cache_ops *ops = cluster_upstream_ops.cache;
   int count = 0;
   script(f, give_entries, NULL);
-  assert_int_equal(ops->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL), MC_OK);
+  assert_int_equal(ops->entries(f->upstream, "https://", NULL, visit_entry, &count, &forever, NULL), MC_OK);
   assert_int_equal(count, 2);
   script(f, accept_prefetch, NULL);
   assert_int_equal(ops->prefetch(f->upstream, URL, true, &forever, NULL), MC_OK);
@@ -1593,7 +1593,8 @@ static void an_entry_that_would_steer_a_terminal_is_refused(void **state) {
   struct fixture *f = *state;
   int count = 0;
   script(f, give_ugly_entry, NULL);
-  mc_status status = cluster_upstream_ops.cache->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL);
+  mc_status status =
+      cluster_upstream_ops.cache->entries(f->upstream, "https://", NULL, visit_entry, &count, &forever, NULL);
   assert_int_equal(status, MC_PROTOCOL);
   assert_int_equal(count, 0);
 }

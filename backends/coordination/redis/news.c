@@ -39,7 +39,7 @@ static void signal_fd(int fd) {
   while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR) continue;
 }
 
-void news_wake(struct redis *self) {
+void subscriber_wake(struct redis *self) {
   signal_fd(self->wake);
 }
 
@@ -62,7 +62,7 @@ static void drop(struct redis *self, struct channel *channel) {
   free(channel);
 }
 
-struct channel *news_join(struct redis *self, const char *key, struct waiter *waiter) {
+struct channel *subscriber_join(struct redis *self, const char *key, struct waiter *waiter) {
   struct channel *channel;
   HASH_FIND_STR(self->channels, key, channel);
   if (!channel) {
@@ -75,19 +75,19 @@ struct channel *news_join(struct redis *self, const char *key, struct waiter *wa
       free(channel);
       return NULL;
     }
-    news_wake(self);
+    subscriber_wake(self);
   }
   DL_APPEND(channel->waiters, waiter);
   return channel;
 }
 
-void news_leave(struct redis *self, struct channel *channel, struct waiter *waiter) {
+void subscriber_leave(struct redis *self, struct channel *channel, struct waiter *waiter) {
   DL_DELETE(channel->waiters, waiter);
   if (channel->waiters) return;
   if (channel->state == CHANNEL_WANTED) {
     drop(self, channel);
   } else if (channel->state == CHANNEL_HEARD) {
-    news_wake(self);
+    subscriber_wake(self);
   }
 }
 
@@ -117,14 +117,14 @@ static void subscribed(struct redis *self, struct channel *channel) {
   channel->state = CHANNEL_HEARD;
   channel->times++;
   wake_all(channel);
-  if (!channel->waiters) news_wake(self);
+  if (!channel->waiters) subscriber_wake(self);
 }
 
 static void unsubscribed(struct redis *self, struct channel *channel) {
   if (channel->state != CHANNEL_LEAVING) return;
   channel->state = CHANNEL_WANTED;
   if (channel->waiters) {
-    news_wake(self);
+    subscriber_wake(self);
   } else {
     drop(self, channel);
   }
@@ -448,7 +448,7 @@ static void *listener_main(void *arg) {
   return NULL;
 }
 
-mc_status redis_news_start(struct redis *self, mc_error *err) {
+mc_status subscriber_start(struct redis *self, mc_error *err) {
   sigset_t all, before;
   self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (self->wake < 0) return mc_error_errno(err, errno, REDIS_ORIGIN, "can't listen to Redis: no eventfd");
@@ -461,12 +461,12 @@ mc_status redis_news_start(struct redis *self, mc_error *err) {
   return mc_error_errno(err, errnum, REDIS_ORIGIN, "can't listen to Redis: no thread");
 }
 
-void redis_news_stop(struct redis *self) {
+void subscriber_stop(struct redis *self) {
   struct channel *channel, *next;
   pthread_mutex_lock(&self->lock);
   self->stop = true;
   pthread_mutex_unlock(&self->lock);
-  news_wake(self);
+  subscriber_wake(self);
   pthread_join(self->thread, NULL);
   close(self->wake);
   HASH_ITER(hh, self->channels, channel, next) {

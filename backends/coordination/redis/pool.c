@@ -56,7 +56,7 @@ static void suspect(struct redis *self, int code, const char *where) {
     mc_error_set(&self->why, MC_UNAVAILABLE, REDIS_ORIGIN, "Redis at %s can't serve now", where);
   }
   pthread_cond_broadcast(&self->changed);
-  news_wake(self);
+  subscriber_wake(self);
 }
 
 static void give(struct redis *self, struct pooled *pooled) {

@@ -330,7 +330,7 @@ static mc_status redis_present(mc_coordination *coordination, const char *docume
   pthread_mutex_lock(&self->lock);
   if (self->filled && !filled) { /* somebody flushed it, and no connection broke */
     self->emptied = true;
-    news_wake(self);
+    subscriber_wake(self);
   }
   self->filled = filled;
   pthread_mutex_unlock(&self->lock);
@@ -425,7 +425,7 @@ static void redis_close(mc_coordination *coordination) {
   bool up = self->state == REDIS_UP;
   pthread_mutex_unlock(&self->lock);
   if (up) leave(self, NULL);
-  redis_news_stop(self);
+  subscriber_stop(self);
   pool_close(self);
   free_self(self);
 }
@@ -474,7 +474,7 @@ static mc_status redis_open(mc_coordination **out, const mc_coordination_config 
                           "coordination: this build can't do rediss://: hiredis 1.0 with TLS is needed");
   }
 #endif
-  if (!status) status = redis_news_start(self, err);
+  if (!status) status = subscriber_start(self, err);
   if (status) {
     free_self(self);
     return status;

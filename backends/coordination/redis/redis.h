@@ -104,13 +104,13 @@ void pool_close(struct redis *self);
 
 /* ---- news.c ---- */
 
-mc_status redis_news_start(struct redis *self, mc_error *err);
-void redis_news_stop(struct redis *self);
-void news_wake(struct redis *self);
+mc_status subscriber_start(struct redis *self, mc_error *err);
+void subscriber_stop(struct redis *self);
+void subscriber_wake(struct redis *self);
 void news_wake_waiter(const struct waiter *waiter);
 /* Wait on a key's channel; with the lock held. NULL: no memory. */
-struct channel *news_join(struct redis *self, const char *key, struct waiter *waiter);
-void news_leave(struct redis *self, struct channel *channel, struct waiter *waiter);
+struct channel *subscriber_join(struct redis *self, const char *key, struct waiter *waiter);
+void subscriber_leave(struct redis *self, struct channel *channel, struct waiter *waiter);
 
 /* ---- wait.c ---- */
 
