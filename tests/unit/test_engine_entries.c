@@ -302,12 +302,13 @@ static void count_change(void *user, const mc_entry *entry) {
 }
 
 static void watchers_hear_of_others_and_of_what_they_missed(void **state) {
+  mc_watcher *watcher;
   char url[64];
   atomic_uint heard = 0;
   add_files(3);
   join_both(*state, 0);
   get_file(&a, 0);
-  mc_watch(b.cache, count_change, &heard);
+  assert_int_equal(mc_watch(&watcher, b.cache, "", count_change, &heard, NULL), MC_OK);
   get_file(&a, 1);
   assert_int_equal(atomic_load(&heard), 1);
   fake_hub_lose();
@@ -316,7 +317,7 @@ static void watchers_hear_of_others_and_of_what_they_missed(void **state) {
   AWAIT(is_settled(&a) && is_settled(&b));
   AWAIT(atomic_load(&heard) == 2);
   assert_int_equal(mc_evict(NULL, a.cache, url_of(url, 0), NULL), MC_OK);
-  mc_watch(b.cache, NULL, NULL);
+  mc_watch_end(watcher);
 }
 
 static void a_failure_is_tried_again(void **state) {
