@@ -135,7 +135,10 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
   }
   run->claim.granted = false; /* publishing gave it back */
   entry_refer(cache, run->flight->key, entry);
-  if (changed && run->entry && run->entry->has_digest) stat_add(cache, STAT_CHANGES, 1);
+  if (changed && run->entry && run->entry->has_digest) {
+    stat_add(cache, STAT_CHANGES, 1);
+    if (cache->home) tier_touch(cache->home, &run->entry->digest); /* it is kept for a while, after a restart, too */
+  }
   if (changed) entry_announce(cache, entry);
   free(run->entry);
   run->entry = entry;
