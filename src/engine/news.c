@@ -105,6 +105,7 @@ static bool reconcile_once(struct news *news) {
   pthread_mutex_unlock(&news->lock);
   mc_status status = reconcile(news->cache, &how, &found, &error);
   tell_result(news, status, &found, &error);
+  if (!status && how.announce) entry_announce(news->cache, NULL); /* what went meanwhile nobody has told */
   pthread_mutex_lock(&news->lock);
   bool again = atomic_load(&news->gaps) != news->gaps_seen && !atomic_load(&news->stopped);
   if (!again && !status) {
