@@ -1,6 +1,6 @@
 /* What the command's files share: main.c knows the commands, args.c reads the command line, commands_get.c and
- * commands_cache.c, commands_versions.c and commands_origins.c do the work, progress.c shows how far it is, output.c
- * writes. */
+ * commands_cache.c, commands_versions.c, commands_origins.c and commands_status.c do the work, progress.c shows how far
+ * it is, output.c writes. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -115,7 +115,8 @@ const char *human_span(char text[SHORT_TEXT], int64_t ms);     /* "1.4 s", "2 mi
 const char *human_time(char text[SHORT_TEXT], int64_t ms_since_1970);
 #define PRINTABLE_URL 300
 
-int64_t now_ms(void); /* monotonic */
+int64_t now_ms(void);  /* monotonic */
+int64_t wall_ms(void); /* since 1970 */
 
 /* ---- progress.c ---- */
 

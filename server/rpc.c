@@ -116,6 +116,7 @@ static void fetch_done(void *user, mc_status status, mc_file *file, const mc_err
     ticket.digest = (ProtobufCBinaryData){sizeof(*digest), (uint8_t *)digest};
     ticket.size = mc_file_size(file);
     ticket.cached = mc_file_was_cached(file);
+    ticket.spread = (uint32_t)mc_file_spread(file);
     if (chunks && !(fetch->has_known && mc_digest_equal(&fetch->known, digest))) {
       ticket.chunks = (ProtobufCBinaryData){chunks->count * sizeof(mc_hash128), (uint8_t *)chunks->hashes};
     }
