@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/news.h"
 
 #define NEWS_MS 1000 /* how often the others are told */
 
@@ -136,6 +137,7 @@ bool coordination_is_out(const struct mc_cache *cache, mc_status status) {
 }
 
 void coordination_lost(struct mc_cache *cache, const mc_error *why) {
+  news_doubt(cache->news);
   if (atomic_exchange(&cache->told_outage, true)) return;
   log_warn(cache->logger, ORIGIN, "going on without the coordination: %s", why->message);
 }

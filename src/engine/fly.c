@@ -122,7 +122,9 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
     log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
     status = MC_OK;
   }
-  bool written = !status;
+  bool written = !status, replaces = changed && run->entry && run->entry->has_digest;
+  if (replaces && cache->home)
+    tier_touch(cache->home, &run->entry->digest); /* it is kept from now on, whoever sweeps */
   if (!status) status = publish_entry(run, entry, &error);
   if (written && (status == MC_BUSY || (mc_status_is_retryable(status) && entry->has_digest))) {
     keep_to_ourselves(run, entry, status, &error);
@@ -135,7 +137,7 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
   }
   run->claim.granted = false; /* publishing gave it back */
   entry_refer(cache, run->flight->key, entry);
-  if (changed && run->entry && run->entry->has_digest) stat_add(cache, STAT_CHANGES, 1);
+  if (replaces) stat_add(cache, STAT_CHANGES, 1);
   if (changed) entry_announce(cache, entry);
   free(run->entry);
   run->entry = entry;

@@ -229,6 +229,16 @@ static void hear_gap(struct news *news, bool empty) {
   pthread_mutex_unlock(&news->lock);
 }
 
+void news_doubt(struct news *news) {
+  if (!news || !news->cache->home) return;
+  pthread_mutex_lock(&news->lock);
+  atomic_fetch_add(&news->gaps, 1); /* what runs now may have come to this URL already */
+  atomic_store(&news->doubt, true);
+  if (!news->wanted) news->retry_at = clock_ns() + RETRY_MS * NS_PER_MS;
+  news->wanted = news->records = true;
+  pthread_mutex_unlock(&news->lock);
+}
+
 void news_hear(void *user, const mc_coordination_event *event) {
   if (event->kind == MC_EVENT_ENTRY) {
     hear_entry(user, event->before, event->now);

@@ -17,6 +17,9 @@ void news_start(struct news *news);
 void news_stop(struct news *news);
 /* The clock's work: begin what is due. */
 void news_tick(struct news *news, int64_t now);
+/* An op has failed because the coordination is out of reach, which need not be an outage that it tells of: what it has
+ * not been told will be, once it can be reached. */
+void news_doubt(struct news *news);
 /* Whether the coordination may know less of a URL than its record does. */
 bool news_in_doubt(const struct news *news);
 

@@ -425,9 +425,12 @@ void tier_refer(struct tier *tier, const mc_digest *digest, int references, int 
   struct slot *slot = index_find(tier, digest);
   bool given_up = slot && references < 0 && slot->references <= 0;
   if (given_up) slot->used_at = clock_wall_ms();
+  if (given_up && slot->idle) index_place(tier, slot);
   pthread_mutex_unlock(&tier->lock);
-  if (given_up && tier->storage->ops->touch)
-    tier->storage->ops->touch(tier->storage, digest); /* after a restart, too */
+}
+
+void tier_touch(struct tier *tier, const mc_digest *digest) {
+  if (tier->storage->ops->touch) tier->storage->ops->touch(tier->storage, digest);
 }
 
 bool tier_has(struct tier *tier, const mc_digest *digest) {

@@ -78,6 +78,8 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 /* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. To stop is a use: an
  * object that no entry refers to is removed once it has not been used for ten minutes, or for longer: see keep_ms. */
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
+/* Have the storage remember a use. */
+void tier_touch(struct tier *tier, const mc_digest *digest);
 /* Others write to the storage, too, and their entries need what is there: until it is known what is needed, nothing is
  * evicted. From now on who evicts first looks whether others have used it lately. Before anybody else uses the tier. */
 void tier_share(struct tier *tier);

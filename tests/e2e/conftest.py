@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+from cluster import Cluster, Getter, Redis  # noqa: E402
 from harness import MODELCACHE, MODELCACHED, ROOT, Command, Modelcached, Nginx, Origin, Processes  # noqa: E402
 from stores import MAKES, S3_MAKES, SERVERS  # noqa: E402
 
@@ -119,6 +120,60 @@ def client(make_client, server):
 def local(make_client):
     """A modelcache command with a cache of its own and no server."""
     return make_client()
+
+
+# ---- clusters ----
+
+
+@pytest.fixture
+def make_redis(processes, folder):
+    """A function that starts a Redis."""
+    numbers = itertools.count(1)
+    return lambda **settings: Redis(processes, folder / f"redis{next(numbers)}", **settings).start()
+
+
+@pytest.fixture
+def redis(make_redis):
+    """A Redis that keeps nothing on disk."""
+    return make_redis()
+
+
+@pytest.fixture
+def make_cluster(processes, folder, request):
+    """A function that starts pods with further flags, over one storage folder and one Redis:
+    make_cluster(3, "--retries", 1)."""
+    numbers, made = itertools.count(1), []
+
+    def make(count=3, *args, redis=None, start=True, **settings):
+        redis = redis or request.getfixturevalue("redis")
+        cluster = Cluster(processes, folder / f"cluster{next(numbers)}", redis, count, args, **settings)
+        made.append(cluster)
+        return cluster.start() if start else cluster
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def make_getter_process(processes, folder):
+    """A function that starts a process with many clients."""
+    numbers, made = itertools.count(1), []
+
+    def make():
+        made.append(Getter(processes, folder / f"getter{next(numbers)}"))
+        return made[-1]
+
+    yield make
+    processes.close()
+    for getter in made:
+        getter.close()
+
+
+@pytest.fixture
+def getter(make_getter_process):
+    """A process with many clients."""
+    return make_getter_process()
 
 
 # ---- object stores ----

@@ -165,9 +165,8 @@ class Processes:
 
     def start(self, args, **options):
         """Popen in a group of its own."""
-        process = subprocess.Popen(
-            [str(arg) for arg in args], stdin=subprocess.DEVNULL, start_new_session=True, **options
-        )
+        options = {"stdin": subprocess.DEVNULL, "start_new_session": True} | options
+        process = subprocess.Popen([str(arg) for arg in args], **options)
         with self.lock:
             self.running.add(process)
         return process
@@ -402,6 +401,14 @@ class Origin:
         forget all of that path's."""
         escaped = [":".join([name, *map(quote_all, value)]) for name, *value in (mode.split(":", 1) for mode in modes)]
         self.control("behave", path=path if path == "*" else f"/{path}", mode=",".join(escaped), **limits)
+
+    def hold(self, path, size):
+        """When that much of it has been sent in all, nothing more comes until it is released."""
+        self.behave(path, f"hold:{size}")
+
+    def release(self, path):
+        self.control("release", path=f"/{path}")
+        self.behave(path)
 
     def requests(self, path=None, method=None):
         """What was asked for, in the order in which it ended; requests under way are waited for."""

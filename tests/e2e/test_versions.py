@@ -146,6 +146,7 @@ def test_rollback_and_deletion_in_a_store(make_store, make, make_server, make_cl
     store = make_store(make)
     server = make_server(*NOW, "--negative-ttl", "1ms", env=store.env)
     client = make_client(server, MODELCACHE_NEGATIVE_TTL="1ms", **ENV)
+
     def put(number):
         data = bytes([number]) * CHUNK
         store.put("model.bin", data)

@@ -211,7 +211,10 @@ static void pending_progress(void *user, const mc_progress *progress) {
   pending->reports++;
   pending->reported = true;
   pending->saw_phase[progress->phase] = true;
+  static const uint8_t none[32];
   pending->last = *progress;
+  pending->follows = memcmp(progress->flight, none, sizeof(none)) != 0;
+  snprintf(pending->endpoint, sizeof(pending->endpoint), "%s", progress->endpoint);
   snprintf(pending->reason, sizeof(pending->reason), "%s", progress->reason);
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
@@ -278,11 +281,16 @@ void await_reports(struct pending *pending) {
   pthread_mutex_unlock(&lock);
 }
 
+void await_flight(struct pending *pending) {
+  wait_a_minute(&pending->follows);
+}
+
 mc_progress last_progress(struct pending *pending, char *reason) {
   pthread_mutex_lock(&lock);
   mc_progress progress = pending->last;
   if (reason) memcpy(reason, pending->reason, sizeof(pending->reason));
   pthread_mutex_unlock(&lock);
   progress.reason = reason;
+  progress.endpoint = pending->endpoint;
   return progress;
 }

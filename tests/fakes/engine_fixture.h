@@ -69,8 +69,9 @@ struct pending {
   unsigned reports;
   bool reported; /* since await_reports */
   bool saw_phase[MC_PHASE_VERIFYING + 1];
+  bool follows; /* the last one named a download that can be followed */
   mc_progress last;
-  char reason[128];
+  char reason[128], endpoint[300];
 };
 
 void start_get(struct pending *pending, struct fixture *fixture, const char *url, const mc_get_options *options);
@@ -87,6 +88,8 @@ bool is_done(struct pending *pending);
 void await_phase(struct pending *pending, mc_phase phase);
 /* Wait until progress is told once more. */
 void await_reports(struct pending *pending);
+/* Wait until progress names a download that can be followed. */
+void await_flight(struct pending *pending);
 /* What was told last; its reason is `reason`, of 128 bytes. */
 mc_progress last_progress(struct pending *pending, char *reason);
 

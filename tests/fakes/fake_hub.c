@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/record.h"
+#include "fake_await.h"
 #include "fake_hub.h"
 
 #define MAX_HOLDS 64
@@ -45,6 +46,10 @@ static struct holding holds[MAX_HOLDS];
 static bool filled;
 static atomic_bool lost;
 
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static const char *to_hold;           /* the op whose next call is held back, or NULL */
+static unsigned held_calls, released; /* so many ever; a call that is held has the next number */
+
 static const char *const verbs[] = {"lookup", "claim", "renew",   "publish", "abandon", "wait",  "forget",
                                     "list",   "hold",  "present", "members", "filled",  "other", NULL};
 static atomic_uint calls[sizeof(verbs) / sizeof(*verbs)];
@@ -64,7 +69,43 @@ static mc_status call(const char *op, mc_error *err) {
   return lost ? mc_error_set(err, MC_UNAVAILABLE, "hub", "the hub is out of reach") : MC_OK;
 }
 
+static void pass(const char *op) {
+  pthread_mutex_lock(&lock);
+  bool is_held = to_hold && strcmp(to_hold, op) == 0;
+  unsigned number = is_held ? ++held_calls : 0;
+  if (is_held) to_hold = NULL;
+  if (is_held) pthread_cond_broadcast(&changed);
+  while (is_held && released < number) pthread_cond_wait(&changed, &lock);
+  pthread_mutex_unlock(&lock);
+}
+
 /* ---- what happens to it ---- */
+
+void fake_hub_hold(const char *op) {
+  pthread_mutex_lock(&lock);
+  to_hold = op;
+  pthread_mutex_unlock(&lock);
+}
+
+void fake_hub_await_held(void) {
+  pthread_mutex_lock(&lock);
+  unsigned next = released + 1;
+  pthread_mutex_unlock(&lock);
+  await_counter(&held_calls, next, &lock, &changed);
+}
+
+void fake_hub_release(void) {
+  pthread_mutex_lock(&lock);
+  released = held_calls;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&lock);
+}
+
+void fake_hub_revoke(const char *key) {
+  mc_claim claim;
+  assert_int_equal(inner->ops->claim(inner, key, &claim, NULL), MC_OK);
+  inner->ops->abandon(inner, key, claim.token);
+}
 
 /* With the lock held. */
 static void tell(const struct member *but, const mc_coordination_event *event) {
@@ -137,6 +178,7 @@ static mc_status hub_lookup(mc_coordination *self, const char *key, mc_entry **o
   mc_entry *entry;
   mc_status status = call("lookup", err);
   if (!status) status = inner->ops->lookup(inner, key, &entry, err);
+  pass("lookup");
   if (status) return status;
   char list[MAX_HOLDS * MC_ENDPOINT_SIZE] = "";
   pthread_mutex_lock(&lock);
@@ -164,6 +206,7 @@ static mc_status hub_renew(mc_coordination *self, const char *key, uint64_t toke
                            mc_error *err) {
   (void)self;
   mc_status status = call("renew", err);
+  pass("renew");
   return status ? status : inner->ops->renew(inner, key, token, news, err);
 }
 

@@ -16,6 +16,13 @@ void fake_hub_find(bool empty);
 /* Put this entry in place of what is known of its URL, however old it is, without a word to anybody. */
 void fake_hub_regress(const char *key, const mc_entry *entry);
 bool fake_hub_is_filled(void);
+/* Whoever has claimed it loses it. */
+void fake_hub_revoke(const char *key);
+/* Hold back the next call of an op ("lookup": once it has seen what there is; "renew"); and wait until it is; and let
+ * all go on that are. */
+void fake_hub_hold(const char *op);
+void fake_hub_await_held(void);
+void fake_hub_release(void);
 /* How often an op was called by all members since the reset: "lookup", "claim", "renew", "publish", "wait" … */
 unsigned fake_hub_calls(const char *op);
 /* Once no member is left. */

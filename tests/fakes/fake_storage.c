@@ -17,7 +17,7 @@
 struct rule {
   unsigned calls, from, to; /* fails those from..to */
   mc_status status;
-  bool holds;
+  bool holds, one, lets_pass; /* one: it lets all further ones pass */
 };
 
 struct wrapper {
@@ -41,7 +41,15 @@ void fake_storage_fail(enum fake_op op, unsigned nth, unsigned count, mc_status 
 void fake_storage_hold(enum fake_op op, bool hold) {
   pthread_mutex_lock(&lock);
   rules[op].holds = hold;
+  rules[op].one = rules[op].lets_pass = false;
   pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&lock);
+}
+
+void fake_storage_hold_one(enum fake_op op) {
+  pthread_mutex_lock(&lock);
+  rules[op].holds = rules[op].one = true;
+  rules[op].lets_pass = false;
   pthread_mutex_unlock(&lock);
 }
 
@@ -65,8 +73,9 @@ void fake_storage_reset(void) {
 static mc_status call(enum fake_op op, mc_error *err) {
   pthread_mutex_lock(&lock);
   unsigned number = ++rules[op].calls;
-  if (rules[op].holds) {
+  if (rules[op].holds && !rules[op].lets_pass) {
     held++;
+    rules[op].lets_pass = rules[op].one;
     pthread_cond_broadcast(&changed);
     while (rules[op].holds) pthread_cond_wait(&changed, &lock);
     held--;

@@ -29,6 +29,8 @@ extern const mc_storage_ops *const fake_storages[];
 void fake_storage_fail(enum fake_op op, unsigned nth, unsigned count, mc_status status);
 /* Hold back calls of one op until it is called with `hold` false. */
 void fake_storage_hold(enum fake_op op, bool hold);
+/* The same with the next call alone. */
+void fake_storage_hold_one(enum fake_op op);
 /* Wait until so many calls are held back. */
 void fake_storage_await_held(unsigned count);
 unsigned fake_storage_calls(enum fake_op op);

@@ -33,6 +33,8 @@ The modes, each with its value behind a ':' (a comma within it as %252C):
                     stall:PERCENT     send that part of the body, then nothing, until the client has gone
                     drop              close without an answer
                     slow:N            N bytes a second
+                    hold:N            when that many bytes of the path have been sent, by all such requests together,
+                                      nothing more until GET /__release?path=…
     answers         status:N          an error page with that status
                     retry-after:N     with the header, in seconds; retry-date:N as a date that is N seconds from now
                     endless-head      headers, until the client has gone
@@ -69,6 +71,7 @@ import time
 import urllib.parse
 
 PIECE = 1 << 18
+HELD_PIECE = 1 << 16
 INVERTED = bytes(255 - i for i in range(256))
 HUGE = 10_000_000_000
 
@@ -108,9 +111,15 @@ class State:
         with self.lock:
             if path == "/__behave":
                 rule = Rule(query["path"], query)
+                if "hold" in rule.modes:
+                    self.held[rule.path] = int(rule.modes["hold"])
                 self.rules = self.rules + [rule] if rule.modes else [r for r in self.rules if r.path != rule.path]
             elif path == "/__reset":
                 self.reset()
+                self.lock.notify_all()
+            elif path == "/__release":
+                self.held.pop(query["path"], None)
+                self.lock.notify_all()
             elif path == "/__log":
                 self.lock.wait_for(lambda: self.busy == 0, 30)
                 return "".join(line + "\n" for line in self.lines).encode()
@@ -127,7 +136,15 @@ class State:
             return modes
 
     def reset(self):
-        self.rules, self.asked, self.lines, self.signed = [], {}, [], {}
+        self.rules, self.asked, self.lines, self.signed, self.held = [], {}, [], {}, {}
+
+    def may_send(self, path, size):
+        """Wait until `size` more bytes of a path may be sent that is held back."""
+        with self.lock:
+            while self.held.get(path, size) < size:
+                self.lock.wait()
+            if path in self.held:
+                self.held[path] -= size
 
     def count(self, busy, line=None):
         with self.lock:
@@ -238,14 +255,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if file.is_dir():
             return self.page(200, self.index(file), {"Content-Type": "text/html"})
         with open(file, "rb") as stream:
-            self.serve_file(stream, modes)
+            self.serve_file(stream, path, modes)
 
     def index(self, folder):
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
         links = "".join(f'<a href="{urllib.parse.quote(name)}">{html.escape(name)}</a>\n' for name in names)
         return f'<html><a href="../">../</a>\n{links}</html>\n'.encode()
 
-    def serve_file(self, stream, modes):
+    def serve_file(self, stream, path, modes):
         size = HUGE if "huge" in modes else os.fstat(stream.fileno()).st_size
         first, last = 0, size - 1
         headers = self.facts(stream, modes)
@@ -271,7 +288,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers |= {"Connection": "close"} if "unframed" in modes else {"Content-Length": str(length)}
         self.head(206 if ranged else 200, headers)
         if self.command != "HEAD":
-            self.body(stream, first, 1 if "huge" in modes else length, modes)
+            self.body(stream, first, 1 if "huge" in modes else length, path, modes)
 
     def facts(self, stream, modes):
         """The headers that describe a version."""
@@ -293,7 +310,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers["Repr-Digest"] = f"sha-512=:AAAA:, sha-256=:{base64.b64encode(digest).decode()}:"
         return headers
 
-    def body(self, stream, first, length, modes):
+    def body(self, stream, first, length, path, modes):
         cuts = [name for name in ("reset", "truncate", "stall") if name in modes]
         end = length * int(modes[cuts[0]]) // 100 if cuts else length
         rate = int(modes.get("slow", 0))
@@ -303,6 +320,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         sent = 0
         while sent < end:
             size = min(end - sent, max(1, rate // 20) if rate else PIECE)
+            if "hold" in modes:
+                self.wfile.flush()
+                size = min(size, HELD_PIECE)
+                self.server.state.may_send(path, size)
             piece = stream.read(size) or b"x" * size  # past the end, for `longer`
             piece = piece.translate(INVERTED) if invert else piece
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)

@@ -66,6 +66,7 @@ static void join(struct fixture *member, struct fixture *fixture, uint64_t capac
   member->options.storage_capacity = capacity;
   member->options.high_watermark = 100;
   member->options.low_watermark = 100;
+  member->options.history_ms = 0; /* what is not needed any more goes after ten minutes */
   open_cache(member);
 }
 

@@ -85,6 +85,7 @@ struct redis {
   bool stop, check, reconnect; /* for the listener: end; see if Redis is there; connect again */
   bool filled, emptied;        /* whether Redis said that it is; that it isn't any more, which is to be told */
   struct channel *channels;
+  bool due; /* some are to be asked for, or left */
 };
 
 static inline struct redis *redis_of(mc_coordination *coordination) {

@@ -287,7 +287,8 @@ static mc_status ask_again(struct source *source, const mc_open_args *args, cons
 /* Wait for the next ticket, from another server if this one goes away. */
 static mc_status await_ticket(struct source *source, const mc_open_args *args, const mc_call *call, mc_error *err) {
   mc_status status = next_ticket(source, args, call, err);
-  return status == MC_UNAVAILABLE && source->broke ? ask_again(source, args, call, err) : status;
+  bool gone = source->broke && (status == MC_UNAVAILABLE || status == MC_PROTOCOL); /* with a word, or without one */
+  return gone ? ask_again(source, args, call, err) : status;
 }
 
 /* ---- opening ---- */
