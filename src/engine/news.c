@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/ledger.h"
+#include "engine/member.h"
 #include "engine/reconcile.h"
 
 #define RETRY_MS      1000 /* after a failure; twice as much after each further one, up to: */
@@ -135,6 +136,7 @@ static void see(struct mc_cache *cache, const struct sight *sight) {
   for (size_t i = 0; i + 1 < cache->tier_count && sight->dropped; i++) {
     uint64_t bytes;
     tier_remove(cache->tiers[i], &sight->digest, &bytes, NULL);
+    member_kick(cache->member);
   }
   tier_look(cache->home, &sight->digest);
 }
