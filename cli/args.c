@@ -30,6 +30,9 @@ static const mc_option_row own_rows[FLAG_COUNT + 1] = {
     ROW(FLAG_IGNORE, ignore, MC_OPTION_STRING, "", "PATTERN",
         "of a tree, not the files whose path matches; may be repeated"),
     ROW(FLAG_ORIGIN, origin, MC_OPTION_BOOL, "false", "", "list what the origin has below a URL"),
+    ROW(FLAG_AFTER, after, MC_OPTION_STRING, "", "URL", "list only what comes after this URL, to go on from there"),
+    ROW(FLAG_LIMIT, limit, MC_OPTION_COUNT, "0", "", "list no more than so many; 0: all"),
+    ROW(FLAG_DRY_RUN, dry_run, MC_OPTION_BOOL, "false", "", "look, and change nothing"),
     ROW(FLAG_JSON, json, MC_OPTION_BOOL, "false", "", "print JSON, one document a line"),
     ROW(FLAG_QUIET, quiet, MC_OPTION_BOOL, "false", "", "no progress and no warnings"),
     ROW(FLAG_VERBOSE, verbose, MC_OPTION_BOOL, "false", "", "the library's log on stderr"),
@@ -40,8 +43,8 @@ const char *flag_name(enum flag flag) {
   static const char *const names[FLAG_COUNT] = {
       [FLAG_OUTPUT] = "output",     [FLAG_TIMEOUT] = "timeout", [FLAG_REFRESH] = "refresh", [FLAG_CACHED] = "cached",
       [FLAG_NO_STORE] = "no-store", [FLAG_PIN] = "pin",         [FLAG_DIGEST] = "digest",   [FLAG_ALLOW] = "allow",
-      [FLAG_IGNORE] = "ignore",     [FLAG_ORIGIN] = "origin",   [FLAG_JSON] = "json",       [FLAG_QUIET] = "quiet",
-      [FLAG_VERBOSE] = "verbose"};
+      [FLAG_IGNORE] = "ignore",     [FLAG_ORIGIN] = "origin",   [FLAG_AFTER] = "after",     [FLAG_LIMIT] = "limit",
+      [FLAG_DRY_RUN] = "dry-run",   [FLAG_JSON] = "json",       [FLAG_QUIET] = "quiet",     [FLAG_VERBOSE] = "verbose"};
   return names[flag];
 }
 
@@ -209,7 +212,7 @@ static bool read_word(struct command_line *line, const char *word, const char *n
 }
 
 bool command_line_read(struct command_line *line, int argc, char **argv) {
-  *line = (struct command_line){.words = calloc((size_t)argc + 1, sizeof(char *))};
+  *line = (struct command_line){.after = "", .words = calloc((size_t)argc + 1, sizeof(char *))};
   line->allow.list = calloc((size_t)argc + 1, sizeof(char *));
   line->ignore.list = calloc((size_t)argc + 1, sizeof(char *));
   mc_options_init(&line->options);

@@ -1,6 +1,6 @@
 /* What the command's files share: main.c knows the commands, args.c reads the command line, commands_get.c and
- * commands_cache.c, commands_versions.c and commands_origins.c do the work, progress.c shows how far it is, output.c
- * writes. */
+ * commands_cache.c, commands_versions.c, commands_origins.c and commands_status.c do the work, progress.c shows how far
+ * it is, output.c writes. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -36,6 +36,9 @@ enum flag {
   FLAG_ALLOW,
   FLAG_IGNORE,
   FLAG_ORIGIN,
+  FLAG_AFTER,
+  FLAG_LIMIT,
+  FLAG_DRY_RUN,
   FLAG_JSON,
   FLAG_QUIET,
   FLAG_VERBOSE,
@@ -50,10 +53,11 @@ struct values {
 
 struct command_line {
   mc_options options; /* of the library */
-  const char *output, *digest;
+  const char *output, *digest, *after;
+  uint32_t limit;
   struct values allow, ignore;
   int64_t timeout_ms;
-  bool refresh, cached, no_store, pin, origin, json, quiet, verbose;
+  bool refresh, cached, no_store, pin, origin, dry_run, json, quiet, verbose;
   uint32_t given; /* 1u << enum flag, of those on the command line */
   bool help, version;
   const char *command; /* NULL: none */
@@ -111,7 +115,8 @@ const char *human_span(char text[SHORT_TEXT], int64_t ms);     /* "1.4 s", "2 mi
 const char *human_time(char text[SHORT_TEXT], int64_t ms_since_1970);
 #define PRINTABLE_URL 300
 
-int64_t now_ms(void); /* monotonic */
+int64_t now_ms(void);  /* monotonic */
+int64_t wall_ms(void); /* since 1970 */
 
 /* ---- progress.c ---- */
 
@@ -137,6 +142,7 @@ int command_prefetch(mc_cache *cache, const struct command_line *line);
 int command_stat(mc_cache *cache, const struct command_line *line);
 int command_ls(mc_cache *cache, const struct command_line *line);
 int command_evict(mc_cache *cache, const struct command_line *line);
+int command_repair(mc_cache *cache, const struct command_line *line);
 int command_origins(mc_cache *cache, const struct command_line *line);
 int command_status(mc_cache *cache, const struct command_line *line);
 int command_history(mc_cache *cache, const struct command_line *line);

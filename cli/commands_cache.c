@@ -1,4 +1,4 @@
-/* The commands that look into a cache and manage it: stat, ls, evict, status. */
+/* The commands that look into a cache and manage it: stat, ls, evict, repair. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,8 +73,15 @@ int command_stat(mc_cache *cache, const struct command_line *line) {
   return EXIT_DONE;
 }
 
+/* A list for `ls`. */
+struct printing {
+  const struct command_line *line;
+  uint32_t left; /* how many more are wanted; 0: all */
+};
+
 static bool print_entry(void *user, const mc_entry *entry) {
-  const struct command_line *line = user;
+  struct printing *printing = user;
+  const struct command_line *line = printing->line;
   char hex[MC_DIGEST_HEX_SIZE] = "-", size[SHORT_TEXT], url[4096];
   if (line->json) {
     print_json(entry_json(entry));
@@ -83,11 +90,13 @@ static bool print_entry(void *user, const mc_entry *entry) {
     printf("%-12.12s  %10s  %s%s\n", hex, human_size(size, entry->size), printable_url(url, sizeof(url), entry->url),
            entry->pinned ? "  (pinned)" : "");
   }
-  return output_works();
+  bool enough = printing->left && --printing->left == 0;
+  return output_works() && !enough;
 }
 
 static bool print_listed(void *user, const mc_listed *listed) {
-  const struct command_line *line = user;
+  struct printing *printing = user;
+  const struct command_line *line = printing->line;
   char size[SHORT_TEXT], path[4096];
   if (line->json) {
     print_json(json_pack("{so so so}", "path", json_text(listed->path), "size", json_size(listed->size),
@@ -95,16 +104,19 @@ static bool print_listed(void *user, const mc_listed *listed) {
   } else {
     printf("%10s  %s\n", human_size(size, listed->size), printable(path, sizeof(path), listed->path));
   }
-  return output_works();
+  bool enough = printing->left && --printing->left == 0;
+  return output_works() && !enough;
 }
 
 int command_ls(mc_cache *cache, const struct command_line *line) {
   mc_error error = MC_ERROR_INIT;
   const char *prefix = line->word_count ? line->words[0] : "";
-  void *user = (void *)line;
+  struct printing printing = {line, line->limit};
   if (line->origin && !line->word_count) return usage("ls: --origin needs a URL");
-  mc_status status = line->origin ? mc_list_upstream(cache, prefix, print_listed, user, line->timeout_ms, &error)
-                                  : mc_list(cache, prefix, print_entry, user, line->timeout_ms, &error);
+  if (line->origin && *line->after) return usage("ls: --after is of what is cached: an origin's list has no order");
+  mc_status status = line->origin
+                         ? mc_list_upstream(cache, prefix, print_listed, &printing, line->timeout_ms, &error)
+                         : mc_list(cache, prefix, line->after, print_entry, &printing, line->timeout_ms, &error);
   return status && output_works() ? fail(line, prefix, &error) : EXIT_DONE;
 }
 
@@ -129,83 +141,36 @@ int command_evict(mc_cache *cache, const struct command_line *line) {
   return code;
 }
 
-/* ---- status ---- */
+/* ---- repair ---- */
 
-static uint64_t counter(json_t *status, const char *name) {
-  return (uint64_t)json_integer_value(json_object_get(json_object_get(status, "counters"), name));
-}
-
-static const char *text_of(json_t *object, const char *name, char *text, size_t size) {
-  const char *value = json_string_value(json_object_get(object, name));
-  return printable(text, size, value ? value : "?");
-}
-
-static void print_tier(json_t *status, const char *tier) {
-  char name[64], used[SHORT_TEXT], capacity[SHORT_TEXT];
-#define TIER(what) (snprintf(name, sizeof(name), "%s_%s", tier, what), counter(status, name))
-  uint64_t objects = TIER("objects"), bytes = TIER("bytes"), most = TIER("capacity_bytes"), open = TIER("open_objects");
-#undef TIER
-  snprintf(name, sizeof(name), "%s_objects", tier);
-  if (!json_object_get(json_object_get(status, "counters"), name)) return;
-  printf("%-12s %s in %" PRIu64 " object%s", tier, human_size(used, bytes), objects, objects == 1 ? "" : "s");
-  if (most) printf(", of %s", human_size(capacity, most));
-  printf(", %" PRIu64 " in use\n", open);
-}
-
-static void print_flights(json_t *status) {
-  json_t *flight;
-  size_t i;
-  json_array_foreach(json_object_get(status, "flights"), i, flight) {
-    char done[SHORT_TEXT], total[SHORT_TEXT], rate[SHORT_TEXT], url[512], phase[32];
-    json_t *size = json_object_get(flight, "total");
-    printf("  %s: %s, %s of %s, %s/s, %lld waiting\n", text_of(flight, "url", url, sizeof(url)),
-           text_of(flight, "phase", phase, sizeof(phase)),
-           human_size(done, (uint64_t)json_integer_value(json_object_get(flight, "bytes"))),
-           human_size(total, size ? (uint64_t)json_integer_value(size) : MC_SIZE_UNKNOWN),
-           human_size(rate, (uint64_t)json_integer_value(json_object_get(flight, "rate"))),
-           (long long)json_integer_value(json_object_get(flight, "waiters")));
+static void print_repair(const mc_repair_result *found, bool dry_run) {
+  uint64_t behind = found->missing + found->older;
+  printf("records      %" PRIu64 " in the storage, %" PRIu64 " of them with their file\n", found->records,
+         found->objects);
+  printf("entries      %" PRIu64 " in the coordination\n", found->entries);
+  if (!behind) {
+    printf("nothing to mend: the coordination knows all that is stored\n");
+    return;
   }
+  printf("missing      %" PRIu64 " record%s of which it knew nothing\n", found->missing,
+         found->missing == 1 ? "" : "s");
+  printf("older        %" PRIu64 " record%s of which it knew something older\n", found->older,
+         found->older == 1 ? "" : "s");
+  printf(dry_run ? "nothing was changed: without --dry-run it would be told of these %" PRIu64 "\n"
+                 : "it was told of these %" PRIu64 "\n",
+         behind);
 }
 
-static void print_status(json_t *status, const char *endpoint) {
-  char text[512], a[SHORT_TEXT], b[SHORT_TEXT];
-  printf("modelcache   %s", text_of(status, "version", text, sizeof(text)));
-  printf(", %s%s\n", endpoint ? "the service at " : "in this process", endpoint ? endpoint : "");
-  printf("folder       %s\n", text_of(status, "storage", text, sizeof(text)));
-  print_tier(status, "storage");
-  print_tier(status, "memory");
-  if (!endpoint) return; /* the rest is of this process, which has done nothing yet */
-  printf("gets         %" PRIu64 ": %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " errors\n",
-         counter(status, "gets_total"), counter(status, "hits_total"), counter(status, "misses_total"),
-         counter(status, "get_errors_total"));
-  printf("downloaded   %s in %" PRIu64 " downloads, %s resumed\n",
-         human_size(a, counter(status, "download_bytes_total")), counter(status, "downloads_total"),
-         human_size(b, counter(status, "resumed_bytes_total")));
-  printf("served       %s\n", human_size(a, counter(status, "served_bytes_total")));
-  if (counter(status, "corrupt_chunks_total")) {
-    printf("corrupt      %" PRIu64 " chunks, found and mended\n", counter(status, "corrupt_chunks_total"));
-  }
-  printf("now          %" PRIu64 " downloads, %" PRIu64 " calls waiting\n", counter(status, "flights_running"),
-         counter(status, "waiting_requests"));
-  print_flights(status);
-}
-
-int command_status(mc_cache *cache, const struct command_line *line) {
+int command_repair(mc_cache *cache, const struct command_line *line) {
   mc_error error = MC_ERROR_INIT;
-  char *text;
-  const char *endpoint = line->options.endpoint;
-  if (mc_status_json(&text, cache, &error)) return fail(line, endpoint ? endpoint : "", &error);
-  json_t *status = json_loads(text, 0, NULL);
-  if (!json_is_object(status)) {
-    mc_error_set(&error, MC_PROTOCOL, "cli", "the answer is no JSON document");
-    fail(line, endpoint ? endpoint : "", &error);
-  } else if (line->json) {
-    print_json(json_incref(status));
-  } else {
-    print_status(status, endpoint);
+  mc_repair_result found;
+  if (mc_repair(&found, cache, line->dry_run, line->timeout_ms, &error)) return fail(line, "", &error);
+  if (line->json) {
+    print_json(json_pack("{sI sI sI sI sI sb}", "records", (json_int_t)found.records, "entries",
+                         (json_int_t)found.entries, "missing", (json_int_t)found.missing, "older",
+                         (json_int_t)found.older, "objects", (json_int_t)found.objects, "dry_run", line->dry_run));
+  } else if (!line->quiet) {
+    print_repair(&found, line->dry_run);
   }
-  int code = json_is_object(status) ? EXIT_DONE : EXIT_FAILED;
-  json_decref(status);
-  mc_free(text);
-  return code;
+  return EXIT_DONE;
 }

@@ -219,6 +219,12 @@ const char *human_time(char text[SHORT_TEXT], int64_t ms_since_1970) {
   return text;
 }
 
+int64_t wall_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
 int64_t now_ms(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);

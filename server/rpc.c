@@ -17,6 +17,8 @@
 /* How long an upstream may be waited for where the client sets no deadline. */
 #define STAT_MS (60 * 1000)
 #define LIST_MS (600 * 1000)
+/* And how long the storage may be gone through. */
+#define REPAIR_MS (3600 * 1000)
 /* Waiting clients are told of progress so often that all of them together take at most 10,000 messages a second. */
 #define NS_PER_WAITER 100000
 
@@ -114,6 +116,7 @@ static void fetch_done(void *user, mc_status status, mc_file *file, const mc_err
     ticket.digest = (ProtobufCBinaryData){sizeof(*digest), (uint8_t *)digest};
     ticket.size = mc_file_size(file);
     ticket.cached = mc_file_was_cached(file);
+    ticket.spread = (uint32_t)mc_file_spread(file);
     if (chunks && !(fetch->has_known && mc_digest_equal(&fetch->known, digest))) {
       ticket.chunks = (ProtobufCBinaryData){chunks->count * sizeof(mc_hash128), (uint8_t *)chunks->hashes};
     }
@@ -299,6 +302,7 @@ struct listing {
   EntryMessage *entry_list[BATCH];
   struct listed_message listed[BATCH];
   Modelcache__V1__Listed *listed_list[BATCH];
+  uint32_t left; /* how many more are wanted; 0: all */
   mc_status cut; /* why it ended before its end */
 };
 
@@ -341,7 +345,8 @@ static bool list_entry(void *user, const mc_entry *entry) {
   }
   listing->entry_list[i] = &to->message;
   listing->response.n_entries++;
-  return i + 1 < BATCH || flush(listing);
+  bool enough = listing->left && --listing->left == 0;
+  return (i + 1 < BATCH || flush(listing)) && !enough;
 }
 
 static bool list_listed(void *user, const mc_listed *listed) {
@@ -369,12 +374,14 @@ static void work_list(struct call *call, const ProtobufCMessage *body) {
     return;
   }
   listing->call = call;
+  listing->left = message->limit;
   modelcache__v1__list_response__init(&listing->response);
   listing->response.entries = listing->entry_list;
   listing->response.listed = listing->listed_list;
   int64_t timeout = timeout_within(call, LIST_MS);
-  mc_status status = message->origin ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
-                                     : mc_list(cache, message->prefix, list_entry, listing, timeout, &error);
+  mc_status status = message->origin
+                         ? mc_list_upstream(cache, message->prefix, list_listed, listing, timeout, &error)
+                         : mc_list(cache, message->prefix, message->after, list_entry, listing, timeout, &error);
   if (!listing->cut) flush(listing);
   if (!status && listing->cut) {
     status = mc_error_set(&error, listing->cut, "control", "%s",
@@ -401,6 +408,24 @@ static void work_evict(struct call *call, const ProtobufCMessage *body) {
   mc_error error = MC_ERROR_INIT;
   mc_status status = mc_evict(&response.bytes, call_service(call)->cache, message->url, &error);
   if (!status) call_send(call, &response.base);
+  call_finish(call, status, &error);
+}
+
+static void work_repair(struct call *call, const ProtobufCMessage *body) {
+  const Modelcache__V1__RepairRequest *message = (const Modelcache__V1__RepairRequest *)body;
+  Modelcache__V1__RepairResponse response = MODELCACHE__V1__REPAIR_RESPONSE__INIT;
+  mc_error error = MC_ERROR_INIT;
+  mc_repair_result result;
+  mc_status status =
+      mc_repair(&result, call_service(call)->cache, message->dry_run, timeout_within(call, REPAIR_MS), &error);
+  if (!status) {
+    response.records = result.records;
+    response.entries = result.entries;
+    response.missing = result.missing;
+    response.older = result.older;
+    response.objects = result.objects;
+    call_send(call, &response.base);
+  }
   call_finish(call, status, &error);
 }
 
@@ -576,6 +601,7 @@ static const struct method {
     {"CheckOrigin", &modelcache__v1__check_origin_request__descriptor, NULL, work_check, check_upstream},
     {"Prefetch", &modelcache__v1__prefetch_request__descriptor, NULL, work_prefetch},
     {"Evict", &modelcache__v1__evict_request__descriptor, NULL, work_evict},
+    {"Repair", &modelcache__v1__repair_request__descriptor, NULL, work_repair},
     {"Watch", &modelcache__v1__watch_request__descriptor, handle_watch, NULL},
     {"Status", &modelcache__v1__status_request__descriptor, NULL, work_status},
 };
@@ -584,7 +610,7 @@ static void start_job(struct call *call, const struct method *method, ProtobufCM
   struct rpc_job *job = malloc(sizeof(*job));
   const char *upstream = method->upstream ? method->upstream(message) : NULL;
   struct job base = {.run = run_job, .lane = LANE_LOCAL};
-  if (method->work == work_list) base.lane = LANE_LISTS;
+  if (method->work == work_list || method->work == work_repair) base.lane = LANE_LISTS;
   if (upstream) {
     base.lane = LANE_UPSTREAM;
     base.origin = origin_of(upstream);

@@ -186,10 +186,12 @@ MC_API void mc_entry_free(mc_entry *entry);
 MC_API mc_status mc_history(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_former *former),
                             void *user, int64_t timeout_ms, mc_error *err);
 
-/* Report what is cached under a URL prefix ("" for all), sorted by URL. For a client: what the service has. `visit`
+/* Report what is cached under a URL prefix ("" for all), sorted by URL, and of it only what comes after the URL `after`
+ * (NULL or "": all): who stopped goes on from the last one that he saw. For a client: what the service has. `visit`
  * returns false to stop; the entry is valid during the call. Blocks. */
-MC_API mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user, const mc_entry *entry),
-                         void *user, int64_t timeout_ms, mc_error *err);
+MC_API mc_status mc_list(mc_cache *cache, const char *prefix, const char *after,
+                         bool (*visit)(void *user, const mc_entry *entry), void *user, int64_t timeout_ms,
+                         mc_error *err);
 /* Report the files that the upstream has below a URL prefix. Blocks. */
 MC_API mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
                                   void *user, int64_t timeout_ms, mc_error *err);
@@ -202,6 +204,11 @@ MC_API mc_status mc_prefetch(mc_cache *cache, const char *url, bool pin, mc_erro
 /* Forget a URL, and remove its object unless another URL needs it or it is in use (then once it is not); for a client:
  * here and on the service. *evicted: bytes that were or will be freed. MC_NOT_FOUND. */
 MC_API mc_status mc_evict(uint64_t *evicted, mc_cache *cache, const char *url, mc_error *err);
+
+/* Compare the coordination with the records in storage, and, unless `dry_run`, bring it up to date: what happens by
+ * itself after it was out of reach or lost its entries. For a client: on the service. Blocks, for minutes where there
+ * are a million records. */
+MC_API mc_status mc_repair(mc_repair_result *out, mc_cache *cache, bool dry_run, int64_t timeout_ms, mc_error *err);
 
 /* Counters since mc_open, and gauges. The table in src/engine/stats.def names each; the metrics pages are made of it.
  */

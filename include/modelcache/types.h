@@ -130,6 +130,16 @@ typedef struct mc_origin_check {
   mc_validators validators;
 } mc_origin_check;
 
+/* What was found where the coordination's entries were compared with the records in storage. */
+typedef struct mc_repair_result {
+  size_t struct_size;
+  uint64_t records; /* in storage */
+  uint64_t entries; /* in the coordination */
+  uint64_t missing; /* records of which the coordination knew nothing */
+  uint64_t older;   /* records of which it knew something older */
+  uint64_t objects; /* records whose object is stored */
+} mc_repair_result;
+
 /* Cancels the calls it is given to. It belongs to whoever made it, may be shared by many calls, and can be used from
  * any thread; it is not a signal-safe object. */
 typedef struct mc_cancel mc_cancel;

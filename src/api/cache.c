@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/url.h"
+#include "engine/engine.h"
+#include "engine/ledger.h"
 #include "engine/member.h"
 
 #define API "cache"
@@ -85,15 +87,15 @@ static bool visit_present(void *user, const mc_entry *entry) {
   return entry->missing || to->visit(to->user, entry);
 }
 
-mc_status mc_list(mc_cache *cache, const char *prefix, bool (*visit)(void *user, const mc_entry *entry), void *user,
-                  int64_t timeout_ms, mc_error *err) {
+mc_status mc_list(mc_cache *cache, const char *prefix, const char *after,
+                  bool (*visit)(void *user, const mc_entry *entry), void *user, int64_t timeout_ms, mc_error *err) {
   mc_upstream *service = service_of(cache);
   struct visit present = {visit, user};
   if (service) {
     mc_call call = {deadline_in_ms(timeout_ms), NULL};
-    return service->ops->cache->entries(service, prefix, visit, user, &call, err);
+    return service->ops->cache->entries(service, prefix, after, visit, user, &call, err);
   }
-  return cache->coordination->ops->list(cache->coordination, prefix, NULL, visit_present, &present, err);
+  return cache->coordination->ops->list(cache->coordination, prefix, after, visit_present, &present, err);
 }
 
 mc_status mc_list_upstream(mc_cache *cache, const char *url, bool (*visit)(void *user, const mc_listed *listed),
@@ -128,16 +130,33 @@ mc_status mc_prefetch(mc_cache *cache, const char *url, bool pin, mc_error *err)
   return status;
 }
 
-/* Whether an entry other than `key` refers to a digest: the tier counts. */
+/* Forget the entry and its record, so that neither comes back by the other. */
+static mc_status forget(mc_cache *cache, const char *key, const mc_entry *entry, mc_error *err) {
+  mc_coordination *coordination = cache->coordination;
+  mc_storage *storage = record_storage(cache);
+  mc_entry *again;
+  mc_status status = coordination->ops->forget(coordination, key, err);
+  if (!status && storage) status = storage->ops->record_remove(storage, key, err);
+  if (status) return status;
+  if (cache->ledger) ledger_forget(cache->ledger, key, entry->revision);
+  /* Another member may have found the record between the two, or got the URL anew. */
+  if (!cache->news || coordination->ops->lookup(coordination, key, &again, NULL)) return MC_OK;
+  if (again->revision <= entry->revision) {
+    status = coordination->ops->forget(coordination, key, err);
+  } else {
+    entry_refer(cache, key, again);
+    status = entry_record(cache, key, again, NULL, err);
+  }
+  free(again);
+  return status;
+}
+
 static mc_status evict_here(uint64_t *evicted, mc_cache *cache, const char *key, mc_error *err) {
   mc_entry *entry;
   mc_status status = entry_load(&entry, cache, key, err);
   if (status) return status;
-  status = cache->coordination->ops->forget(cache->coordination, key, err);
-  mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
-  if (!status && storage && storage->ops->record_remove) status = storage->ops->record_remove(storage, key, err);
+  status = forget(cache, key, entry, err);
   if (!status && entry->has_digest && cache->home) {
-    tier_refer(cache->home, &entry->digest, -1, -(int)entry->pinned);
     bool needed = tier_is_referred(cache->home, &entry->digest);
     /* The home tier first: what is copied from it meanwhile sees that it has gone. */
     for (size_t i = cache->tier_count; i-- > 0 && !needed && !status;) {
@@ -165,6 +184,11 @@ mc_status mc_evict(uint64_t *evicted, mc_cache *cache, const char *url, mc_error
   key_of_url(key, normal);
   status = evict_here(&bytes, cache, key, err);
   if (status == MC_NOT_FOUND) mc_error_set(err, status, API, "it is not in the cache");
+  if (cache->news && status == MC_UNAVAILABLE) {
+    char why[sizeof(err->message)] = "";
+    if (err) memcpy(why, err->message, sizeof(why));
+    mc_error_set(err, status, API, "nothing can be evicted while the coordination is out of reach: %s", why);
+  }
   if (status == MC_BUSY) mc_error_set(err, status, API, "it is being downloaded or checked now; try again");
   if (service && (status == MC_OK || status == MC_NOT_FOUND)) {
     mc_call call = {deadline_in_ms(cache->options.stall_timeout_ms), NULL};

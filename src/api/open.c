@@ -7,7 +7,10 @@
 #include "api/origins.h"
 #include "backends/builtin.h"
 #include "base/io.h"
+#include "engine/engine.h"
+#include "engine/ledger.h"
 #include "engine/member.h"
+#include "engine/news.h"
 #include "engine/refresh.h"
 
 /* ---- finding backends ---- */
@@ -243,6 +246,11 @@ static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
       find_coordination(cache->options.coordination_backends, builtin_coordinations, is_redis ? "redis" : wanted);
   if (!ops) return no_coordination(wanted, is_redis, err);
   mc_status status = check_coordination(ops, err);
+  if (!status && cache->home) status = ledger_new(&cache->ledger, cache->home, err);
+  if (!status && ops->flags & MC_COORDINATION_SHARED) {
+    if (cache->home) tier_share(cache->home);
+    status = news_new(&cache->news, cache, err); /* events may come before `open` has returned */
+  }
   if (status) return status;
   owner_name(cache->id);
   mc_coordination_config config = {.struct_size = sizeof(config),
@@ -250,7 +258,9 @@ static mc_status open_coordination(struct mc_cache *cache, mc_error *err) {
                                    .member_id = cache->id,
                                    .lease_ms = cache->options.lease_ms,
                                    .max_entries = 10000000,
-                                   .logger = cache->logger};
+                                   .logger = cache->logger,
+                                   .event = cache->news ? news_hear : NULL,
+                                   .user = cache->news};
   return ops->open(&cache->coordination, &config, err);
 }
 
@@ -323,7 +333,7 @@ mc_status mc_open_options(mc_cache **out, const mc_options *options, mc_error *e
   if (!status) status = open_coordination(cache, err);
   if (!status) status = open_upstreams(cache, err);
   if (!status) status = check_schemes(cache, err);
-  if (!status) status = entry_load_all(cache, err);
+  if (!status && !cache->news) status = entry_load_all(cache, err); /* else a job does what is needed of it */
   if (!status) status = engine_start(cache, err);
   if (status) {
     mc_close(cache);
@@ -344,8 +354,10 @@ void mc_close(mc_cache *cache) {
   engine_stop(cache);
   for (size_t i = 0; i < cache->upstream_count; i++) cache->upstreams[i]->ops->close(cache->upstreams[i]);
   for (size_t i = 0; i < cache->transport_count; i++) cache->transports[i]->ops->close(cache->transports[i]);
+  if (cache->coordination) cache->coordination->ops->close(cache->coordination); /* it tells news until then */
+  news_free(cache->news);
+  ledger_free(cache->ledger);
   for (size_t i = 0; i < cache->tier_count; i++) tier_close(cache->tiers[i]);
-  if (cache->coordination) cache->coordination->ops->close(cache->coordination);
   for (size_t i = 0; i < sizeof(cache->strings) / sizeof(*cache->strings); i++) free(cache->strings[i]);
   refresher_free(cache->refresher);
   origins_free(cache->origins);

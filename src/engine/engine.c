@@ -1,5 +1,6 @@
 /* Starting and stopping the engine, and its clock. */
 #include "engine/member.h"
+#include "engine/news.h"
 #include "engine/promote.h"
 #include "engine/refresh.h"
 
@@ -54,6 +55,7 @@ static void *clock_main(void *arg) {
       sweep_at = now + SWEEP_MS * NS_PER_MS;
     }
     refresh_tick(cache);
+    news_tick(cache->news, now);
     pthread_mutex_lock(&cache->lock);
     if (renew) claims_renew(cache);
     cache->clock_next = next;
@@ -81,6 +83,7 @@ mc_status engine_start(struct mc_cache *cache, mc_error *err) {
     cache->clock_runs = false;
     return mc_error_errno(err, error, ORIGIN, "can't start a thread");
   }
+  news_start(cache->news);
   return MC_OK;
 }
 
@@ -92,6 +95,7 @@ void engine_stop(struct mc_cache *cache) {
     mc_cancel_trigger(flight->cancel);
   }
   pthread_mutex_unlock(&cache->lock);
+  news_stop(cache->news);
   promoter_stop(cache->promoter);
   work_free(cache->look_pool);
   work_free(cache->flight_pool); /* flights end their waiters, with the clock's help */

@@ -6,7 +6,9 @@
  *   cache->lock       the flights, their waiters, every request's state
  *   flight->lock      what one flight tells its waiters
  *   download->lock    one download: its chunks and its followers
+ *   ledger->lock      what each entry needs
  *   tier->lock        one tier's index of objects
+ *   news->lock        what other members did, and the jobs that see to it
  *   work->lock        one pool's queue
  *   refresher->lock   which URLs are looked after
  *
@@ -63,9 +65,11 @@ struct mc_cache {
 
   struct tier *tiers[2]; /* fastest first; the last is where downloads go; none: nothing is kept */
   size_t tier_count;
-  struct tier *home;  /* the last tier, or NULL */
-  const char *folder; /* of the home tier, or NULL */
+  struct tier *home;     /* the last tier, or NULL */
+  const char *folder;    /* of the home tier, or NULL */
+  struct ledger *ledger; /* which of its objects are needed; NULL: there is no home tier */
   mc_coordination *coordination;
+  struct news *news;                     /* what its other members do; NULL: there are none */
   mc_upstream *upstreams[MAX_UPSTREAMS]; /* in the order in which they are asked */
   size_t upstream_count;
   mc_transport *transports[MAX_TRANSPORTS];
@@ -123,11 +127,19 @@ void engine_kick_clock(struct mc_cache *cache);
 
 /* ---- entry.c: what is known of a URL ---- */
 
-/* Look in the coordination, then in the home tier's records, which then go into the coordination. */
+#define RECORD_MAX ((size_t)64 << 10)
+
+/* Where the records are; NULL: nowhere. */
+mc_storage *record_storage(const struct mc_cache *cache);
+/* Look in the coordination, then in the home tier's records, which then go into the coordination; in both, where that
+ * may have forgotten something: see news.c. */
 mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
 /* Write the record into the home tier, if it is persistent; with its next commit, if there is a stage that can. */
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err);
-/* Bring every record of the home tier into the coordination. */
+/* This is the URL's entry from now on: the home tier keeps its object. Whether it has another one than before. */
+bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry);
+/* Bring every record of the home tier into the coordination: of one that is not shared, and forgets with the process.
+ */
 mc_status entry_load_all(struct mc_cache *cache, mc_error *err);
 bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry);
 bool validators_same(const mc_validators *a, uint64_t a_size, const mc_validators *b, uint64_t b_size);

@@ -5,12 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/ledger.h"
+#include "engine/news.h"
 #include "engine/refresh.h"
 
-#define RECORD_MAX ((size_t)64 << 10)
-
-static mc_storage *record_storage(struct mc_cache *cache) {
+mc_storage *record_storage(const struct mc_cache *cache) {
   mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
   return storage && storage->ops->flags & MC_STORAGE_PERSISTENT ? storage : NULL;
 }
@@ -27,34 +26,64 @@ mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *
   return status;
 }
 
+bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry) {
+  refresh_note(cache, entry);
+  return cache->ledger && ledger_set(cache->ledger, key, entry);
+}
+
+static mc_status load_record(mc_entry **out, mc_storage *storage, const char *key, mc_error *err) {
+  void *data;
+  size_t size;
+  mc_status status = storage->ops->record_get(storage, key, &data, &size, RECORD_MAX, err);
+  if (status) return status;
+  *out = record_decode(key, data, size);
+  free(data);
+  return *out ? MC_OK : mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the record of this URL can't be read");
+}
+
+/* The record's entry is newer than what the coordination knows. Whoever published meanwhile knows better. */
+static mc_entry *bring_in(struct mc_cache *cache, const char *key, mc_entry *entry) {
+  mc_coordination *coordination = cache->coordination;
+  mc_entry *now;
+  if (coordination->ops->publish(coordination, key, 0, entry, NULL) == MC_BUSY &&
+      coordination->ops->lookup(coordination, key, &now, NULL) == MC_OK) {
+    if (now->revision >= entry->revision) {
+      free(entry);
+      return now;
+    }
+    free(now);
+  }
+  entry_refer(cache, key, entry);
+  return entry;
+}
+
 mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err) {
-  mc_status status = cache->coordination->ops->lookup(cache->coordination, key, out, err);
+  mc_entry *known = NULL, *entry;
+  mc_status status = cache->coordination->ops->lookup(cache->coordination, key, &known, err);
   mc_storage *storage = record_storage(cache);
   /* Without coordination what is stored can be served all the same. */
   bool unreachable = status && mc_status_is_retryable(status);
-  if ((status != MC_NOT_FOUND && !unreachable) || !storage) return status;
-  void *data;
-  size_t size;
-  mc_status found = storage->ops->record_get(storage, key, &data, &size, RECORD_MAX, unreachable ? NULL : err);
-  if (found) return unreachable ? status : found;
-  mc_entry *entry = record_decode(key, data, size);
-  free(data);
-  if (!entry) return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the record of this URL can't be read");
-  mc_status published = cache->coordination->ops->publish(cache->coordination, key, 0, entry, NULL);
-  if (!published && entry->has_digest)
-    tier_refer(cache->home, &entry->digest, 1, entry->pinned); /* else it will be loaded again */
-  refresh_note(cache, entry);
-  *out = entry;
+  bool look = status ? status == MC_NOT_FOUND || unreachable : news_in_doubt(cache->news);
+  *out = status ? NULL : known;
+  if (!look || !storage) return status;
+  mc_status found = load_record(&entry, storage, key, status == MC_NOT_FOUND ? err : NULL);
+  if (found) return status == MC_NOT_FOUND ? found : status;
+  if (!status && entry->revision <= known->revision) {
+    free(entry);
+    return MC_OK;
+  }
+  free(status ? NULL : known);
+  if (unreachable) entry_refer(cache, key, entry);
+  *out = unreachable ? entry : bring_in(cache, key, entry);
   return MC_OK;
 }
 
-static bool load_record(void *user, const char *key, const void *data, size_t size) {
+static bool load_scanned(void *user, const char *key, const void *data, size_t size) {
   struct mc_cache *cache = user;
   mc_entry *entry = record_decode(key, data, size);
   if (entry) {
     cache->coordination->ops->publish(cache->coordination, key, 0, entry, NULL);
-    if (entry->has_digest) tier_refer(cache->home, &entry->digest, 1, entry->pinned);
-    refresh_note(cache, entry);
+    entry_refer(cache, key, entry);
   } else {
     log_warn(cache->logger, ORIGIN, "record %s can't be read, and is ignored", key);
   }
@@ -64,7 +93,7 @@ static bool load_record(void *user, const char *key, const void *data, size_t si
 
 mc_status entry_load_all(struct mc_cache *cache, mc_error *err) {
   mc_storage *storage = record_storage(cache);
-  return storage ? storage->ops->record_scan(storage, load_record, cache, RECORD_MAX, err) : MC_OK;
+  return storage ? storage->ops->record_scan(storage, load_scanned, cache, RECORD_MAX, err) : MC_OK;
 }
 
 bool entry_is_fresh(const struct mc_cache *cache, const mc_entry *entry) {

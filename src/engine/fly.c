@@ -6,7 +6,6 @@
 #include "base/url.h"
 #include "engine/download.h"
 #include "engine/engine.h"
-#include "engine/refresh.h"
 
 #define META_MAX ((size_t)256 << 20)
 
@@ -31,13 +30,6 @@ static bool same_state(const mc_entry *a, const mc_entry *b) {
   if (!a || !b) return a == b;
   return a->missing == b->missing && a->has_digest == b->has_digest &&
          (!a->has_digest || mc_digest_equal(&a->digest, &b->digest));
-}
-
-/* Tell the home tier which object the URL needs now. */
-static void refer(struct mc_cache *cache, const mc_entry *before, const mc_entry *now) {
-  if (!cache->home) return;
-  if (now->has_digest) tier_refer(cache->home, &now->digest, 1, now->pinned);
-  if (before && before->has_digest) tier_refer(cache->home, &before->digest, -1, -(int)before->pinned);
 }
 
 /* Whether the entry is to be pinned, as far as those who joined want it. */
@@ -106,6 +98,8 @@ static mc_status publish_entry(struct run *run, const mc_entry *entry, mc_error 
 static void keep_to_ourselves(struct run *run, mc_entry *entry, mc_status status, const mc_error *why) {
   if (coordination_is_out(run->cache, status)) {
     coordination_lost(run->cache, why);
+    entry_refer(run->cache, run->flight->key, entry); /* as the record says */
+    if (!same_state(run->entry, entry)) entry_announce(run->cache, entry);
   } else {
     log_warn(run->cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
   }
@@ -128,7 +122,9 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
     log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
     status = MC_OK;
   }
-  bool written = !status;
+  bool written = !status, replaces = changed && run->entry && run->entry->has_digest;
+  if (replaces && cache->home)
+    tier_touch(cache->home, &run->entry->digest); /* it is kept from now on, whoever sweeps */
   if (!status) status = publish_entry(run, entry, &error);
   if (written && (status == MC_BUSY || (mc_status_is_retryable(status) && entry->has_digest))) {
     keep_to_ourselves(run, entry, status, &error);
@@ -140,10 +136,9 @@ static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error
     return status;
   }
   run->claim.granted = false; /* publishing gave it back */
-  refer(cache, run->entry, entry);
-  if (changed && run->entry && run->entry->has_digest) stat_add(cache, STAT_CHANGES, 1);
+  entry_refer(cache, run->flight->key, entry);
+  if (replaces) stat_add(cache, STAT_CHANGES, 1);
   if (changed) entry_announce(cache, entry);
-  refresh_note(cache, entry);
   free(run->entry);
   run->entry = entry;
   return MC_OK;
@@ -168,7 +163,7 @@ static void mend_record(struct run *run) {
     run->overtaken->revision = run->claim.token;
     put_record(cache, key, run->overtaken, NULL, NULL);
     status = ops->publish(cache->coordination, key, run->claim.token, run->overtaken, NULL);
-    if (!status) refer(cache, now, run->overtaken);
+    if (!status) entry_refer(cache, key, run->overtaken);
     run->claim.granted = status != MC_OK;
   }
   free(now);

@@ -197,10 +197,22 @@ static void promotion_job(struct work_job *job) {
 
 /* ---- admission ---- */
 
+/* With the lock held. */
+static bool is_under_way(const struct promoter *promoter, const mc_digest *digest) {
+  const struct promotion *promotion;
+  DL_FOREACH(promoter->promotions, promotion) {
+    if (mc_digest_equal(&promotion->object->digest, digest)) return true;
+  }
+  return false;
+}
+
 static bool is_worth_it(struct promoter *promoter, struct object *object) {
   uint64_t most = tier_capacity(promoter->to) / 100 * SHARE_PERCENT;
   if (object->tier != promoter->from || !object_got_again(object, promoter->cache->options.memory_ttl_ms)) return false;
-  if (object->size > most || tier_has(promoter->to, &object->digest)) return false;
+  pthread_mutex_lock(&promoter->lock);
+  bool under_way = is_under_way(promoter, &object->digest);
+  pthread_mutex_unlock(&promoter->lock);
+  if (object->size > most || under_way || tier_has(promoter->to, &object->digest)) return false;
   bool earns = earns_its_place(promoter, object);
   if (!earns) stat_add(promoter->cache, STAT_REFUSALS, 1);
   return earns;
@@ -208,12 +220,9 @@ static bool is_worth_it(struct promoter *promoter, struct object *object) {
 
 /* Take a place among the promotions; false: there is none, or its digest has one. */
 static bool enlist(struct promoter *promoter, struct promotion *promotion) {
-  struct promotion *other;
   pthread_mutex_lock(&promoter->lock);
-  bool free_place = !atomic_load(&promoter->stopping) && promoter->count < MOST_AT_ONCE;
-  DL_FOREACH(promoter->promotions, other) {
-    if (mc_digest_equal(&other->object->digest, &promotion->object->digest)) free_place = false;
-  }
+  bool free_place = !atomic_load(&promoter->stopping) && promoter->count < MOST_AT_ONCE &&
+                    !is_under_way(promoter, &promotion->object->digest);
   if (free_place) {
     DL_APPEND(promoter->promotions, promotion);
     promoter->count++;

@@ -15,13 +15,42 @@ static uint64_t share(uint64_t capacity, uint32_t percent) {
 /* With the lock held: the next object that may go, or NULL. */
 static struct slot *victim(struct tier *tier) {
   struct slot *slot;
+  if (tier->ignorant) return NULL; /* any may be pinned */
   DL_FOREACH(tier->idle, slot) {
     if (!change_runs(tier, &slot->object.digest)) return slot;
   }
   return NULL;
 }
 
-/* Remove a victim. With the lock held, which is let go of meanwhile. */
+enum fate { FATE_GOES, FATE_STAYS, FATE_GONE };
+
+/* What becomes of a victim in a storage that others use, too: one of them may have used it since, or have removed it.
+ * The order of those that are idle is mended as it shows. With the lock held, which is let go of meanwhile. */
+static enum fate judge(struct tier *tier, struct slot *slot) {
+  struct change change;
+  mc_stored stored;
+  if (!tier->shared) return FATE_GOES;
+  if (slot->next && slot->used_at > slot->next->used_at) { /* as a rescan has found */
+    index_place(tier, slot);
+    return FATE_STAYS;
+  }
+  change_begin(tier, &change, &slot->object.digest); /* nobody opens or removes it meanwhile */
+  pthread_mutex_unlock(&tier->lock);
+  mc_status status = storage_look(tier->storage, &change.digest, &stored, NULL);
+  pthread_mutex_lock(&tier->lock);
+  change_end(tier, &change);
+  if (status == MC_NOT_FOUND) {
+    index_drop(tier, slot);
+    return FATE_GONE;
+  }
+  if (!slot->idle) return FATE_STAYS; /* pinned meanwhile */
+  if (status || stored.used_at <= slot->used_at) return FATE_GOES;
+  slot->used_at = stored.used_at;
+  index_place(tier, slot);
+  return FATE_STAYS;
+}
+
+/* Remove a victim that goes. With the lock held, which is let go of meanwhile. */
 static void evict(struct tier *tier, struct slot *slot) {
   uint64_t size = slot->object.size;
   mc_error err = MC_ERROR_INIT;
@@ -32,13 +61,21 @@ static void evict(struct tier *tier, struct slot *slot) {
   pthread_mutex_lock(&tier->lock);
 }
 
+/* The same for one that may yet stay. Returns the bytes that are free now. */
+static uint64_t evict_or_spare(struct tier *tier, struct slot *slot) {
+  uint64_t size = slot->object.size;
+  enum fate fate = judge(tier, slot);
+  if (fate == FATE_GOES) evict(tier, slot);
+  return fate == FATE_STAYS ? 0 : size;
+}
+
 /* With the lock held: evict until `bytes` more fit below `percent` of the capacity. */
 static bool make_room(struct tier *tier, uint64_t bytes, uint32_t percent) {
   uint64_t limit = share(tier->config.capacity, percent);
   while (tier->bytes + tier->reserved + bytes > limit) {
     struct slot *slot = victim(tier);
     if (!slot) return false;
-    evict(tier, slot);
+    evict_or_spare(tier, slot);
   }
   return true;
 }
@@ -57,9 +94,11 @@ mc_status tier_reserve(struct tier *tier, uint64_t bytes, mc_error *err) {
     if (!fits) {
       status = mc_error_set(err, MC_NO_SPACE, ORIGIN,
                             "%llu bytes do not fit: the capacity is %llu, of which %llu are in use, pinned or being "
-                            "downloaded; raise storage_capacity, or evict something",
+                            "downloaded; %s",
                             (unsigned long long)bytes, (unsigned long long)capacity,
-                            (unsigned long long)(tier->bytes - tier->idle_bytes + tier->reserved));
+                            (unsigned long long)(tier->bytes - tier->idle_bytes + tier->reserved),
+                            tier->ignorant ? "what may be evicted is not known yet: try again in a while"
+                                           : "raise storage_capacity, or evict something");
     }
   }
   if (!status) tier->reserved += bytes;
@@ -99,9 +138,9 @@ bool tier_evict(struct tier *tier, uint64_t bytes) {
   bool fits = free_now + tier->idle_bytes >= bytes; /* else all would go for nothing */
   bytes -= fits && free_now < bytes ? free_now : 0;
   while (fits && bytes && (slot = victim(tier))) {
-    bytes -= slot->object.size < bytes ? slot->object.size : bytes;
-    evict(tier, slot);
-    any = true;
+    uint64_t freed = evict_or_spare(tier, slot);
+    bytes -= freed < bytes ? freed : bytes;
+    any = any || freed;
   }
   pthread_mutex_unlock(&tier->lock);
   return any;
@@ -121,6 +160,7 @@ static void evict_overdue(struct tier *tier, int64_t now) {
   struct slot *slot;
   size_t count = 0;
   mc_digest *list = NULL;
+  if (tier->ignorant) return;
   DL_FOREACH(tier->idle, slot) {
     if (count == SWEEP_MOST) break;
     if (!overdue(tier, slot, now)) continue;
@@ -130,7 +170,8 @@ static void evict_overdue(struct tier *tier, int64_t now) {
   }
   for (size_t i = 0; i < count; i++) {
     slot = index_find(tier, &list[i]);
-    if (slot && slot->idle && overdue(tier, slot, now) && !change_runs(tier, &list[i])) evict(tier, slot);
+    if (!slot || !slot->idle || !overdue(tier, slot, now) || change_runs(tier, &list[i])) continue;
+    if (judge(tier, slot) == FATE_GOES && overdue(tier, slot, now)) evict(tier, slot);
   }
   free(list);
 }

@@ -159,7 +159,7 @@ static mc_status open_slot_stored(struct slot **out, struct tier *tier, const mc
   }
   if (!slot && tier->removals == removals) { /* another process put it there, and has an entry that refers to it */
     slot = index_insert(tier, digest, found.size, clock_wall_ms());
-    if (slot && slot->references <= 0) slot->references = 1;
+    if (slot && slot->references <= 0 && !tier->shared) slot->references = 1; /* else its entry is told of */
     if (!slot) status = mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an object");
   }
   if (slot) use(tier, slot, &found);
@@ -425,9 +425,12 @@ void tier_refer(struct tier *tier, const mc_digest *digest, int references, int 
   struct slot *slot = index_find(tier, digest);
   bool given_up = slot && references < 0 && slot->references <= 0;
   if (given_up) slot->used_at = clock_wall_ms();
+  if (given_up && slot->idle) index_place(tier, slot);
   pthread_mutex_unlock(&tier->lock);
-  if (given_up && tier->storage->ops->touch)
-    tier->storage->ops->touch(tier->storage, digest); /* after a restart, too */
+}
+
+void tier_touch(struct tier *tier, const mc_digest *digest) {
+  if (tier->storage->ops->touch) tier->storage->ops->touch(tier->storage, digest);
 }
 
 bool tier_has(struct tier *tier, const mc_digest *digest) {
@@ -454,7 +457,7 @@ bool tier_is_referred(struct tier *tier, const mc_digest *digest) {
   pthread_mutex_lock(&tier->lock);
   struct slot *slot = index_find(tier, digest);
   struct reference *known = index_reference(tier, digest);
-  bool referred = slot ? slot->references > 0 : known && known->references > 0;
+  bool referred = tier->ignorant || (slot ? slot->references > 0 : known && known->references > 0);
   pthread_mutex_unlock(&tier->lock);
   return referred;
 }

@@ -78,6 +78,18 @@ mc_status tier_restage(struct tier *tier, const mc_digest *digest, const char *k
 /* An entry refers to the object, pins it, or stops to (by -1), whether the object is there or not. To stop is a use: an
  * object that no entry refers to is removed once it has not been used for ten minutes, or for longer: see keep_ms. */
 void tier_refer(struct tier *tier, const mc_digest *digest, int references, int pins);
+/* Have the storage remember a use. */
+void tier_touch(struct tier *tier, const mc_digest *digest);
+/* Others write to the storage, too, and their entries need what is there: until it is known what is needed, nothing is
+ * evicted. From now on who evicts first looks whether others have used it lately. Before anybody else uses the tier. */
+void tier_share(struct tier *tier);
+/* What entries need has been told. */
+void tier_know(struct tier *tier);
+bool tier_knows(struct tier *tier);
+/* Look what the storage has of one object: it is counted from now on, or not any more. */
+void tier_look(struct tier *tier, const mc_digest *digest);
+/* The same of all, while `go_on`, which is called now and then, says so: else MC_CANCELLED. */
+mc_status tier_rescan(struct tier *tier, bool (*go_on)(void *user), void *user, mc_error *err);
 bool tier_has(struct tier *tier, const mc_digest *digest);
 /* What is there, in no order. malloced; NULL: nothing, or no memory. */
 mc_digest *tier_digests(struct tier *tier, size_t *count);

@@ -23,6 +23,17 @@ void index_settle(struct tier *tier, struct slot *slot) {
   }
 }
 
+void index_place(struct tier *tier, struct slot *slot) {
+  DL_DELETE(tier->idle, slot);
+  struct slot *at = tier->idle ? tier->idle->prev : NULL; /* the last one */
+  while (at && at->used_at > slot->used_at) at = at == tier->idle ? NULL : at->prev;
+  if (at) {
+    DL_APPEND_ELEM(tier->idle, at, slot);
+  } else {
+    DL_PREPEND(tier->idle, slot);
+  }
+}
+
 struct reference *index_reference(struct tier *tier, const mc_digest *digest) {
   struct reference *reference;
   HASH_FIND(hh, tier->references, digest, sizeof(*digest), reference);
@@ -65,6 +76,7 @@ struct slot *index_insert(struct tier *tier, const mc_digest *digest, uint64_t s
   if (!slot) return NULL;
   slot->object = (struct object){.digest = *digest, .size = size, .fd = -1, .tier = tier};
   slot->used_at = used_at;
+  slot->seen = tier->rescans;
   const struct reference *known = index_reference(tier, digest);
   if (known) {
     slot->references = known->references;

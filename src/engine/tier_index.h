@@ -27,6 +27,7 @@ struct slot {
   uint32_t readers;
   int references, pins;     /* of entries: see struct reference */
   int64_t used_at;          /* wall-clock milliseconds */
+  uint32_t seen;            /* the rescan that found it last, or in which it came */
   int64_t got_at;           /* see object_got_again; 0: never */
   struct slot *prev, *next; /* tier->idle */
   UT_hash_handle hh;
@@ -57,6 +58,8 @@ struct tier {
   struct reference *references; /* by digest */
   uint64_t removals;            /* counts them, for those who looked at the storage without the lock */
   uint64_t bytes, idle_bytes, reserved, open;
+  bool shared, ignorant; /* see tier_share: others write to the storage; what is needed is not known yet */
+  uint32_t rescans;
   uint32_t users; /* the owner, those of tier_acquire, and every open slot */
 };
 
@@ -71,6 +74,12 @@ struct reference *index_reference(struct tier *tier, const mc_digest *digest);
 void index_drop(struct tier *tier, struct slot *slot);
 /* Put a slot into the idle list, at its end, or take it out, as its readers and pins want. */
 void index_settle(struct tier *tier, struct slot *slot);
+
+/* Put an idle slot where its time of use belongs, from the end. */
+void index_place(struct tier *tier, struct slot *slot);
+
+/* What scan would report of an object. Without the lock. */
+mc_status storage_look(mc_storage *storage, const mc_digest *digest, mc_stored *out, mc_error *err);
 
 bool change_runs(const struct tier *tier, const mc_digest *digest);
 /* Waits for another change of the same digest. */

@@ -1,189 +1,19 @@
-/* The contract of mc_coordination_ops, as one suite that is run against every coordination.
+/* The contract of mc_coordination_ops, as suites that are run against every coordination: entries, claims and waiting.
  *
  * Where other processes can take part, every test has two members of one coordination; else both are the same. URLs,
  * and so keys, are new in each test: a coordination may remember. */
-#include <dirent.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "coordination_world.h"
+#ifdef HAVE_REDIS
+#include "redis_servers.h"
+#endif
 
-#include "base/clock.h"
-#include "base/hash.h"
-#include <modelcache/backend/coordination.h>
-
-extern const mc_coordination_ops local_coordination_ops;
-
-#define LONG_MS     (60 * 1000) /* a lease that does not run out while a test runs */
-#define SHORT_MS    250         /* one that does */
-#define PATIENCE_MS (20 * 1000) /* what passes it has been forgotten */
-#define THREADS     8
-#define URL_SIZE    128
-
-static const struct place {
-  const char *name;
-  const mc_coordination_ops *ops;
-  const char *location;
-} places[] = {
-    {"local", &local_coordination_ops, NULL},
-};
-
-struct world {
-  const struct place *place;
-  const mc_coordination_ops *ops;
-  mc_coordination *a, *b; /* two members; the same where there is only one process */
-  unsigned serial, files;
-};
-
-static unsigned open_files(void) {
-  unsigned count = 0;
-  DIR *folder = opendir("/proc/self/fd");
-  assert_non_null(folder);
-  while (readdir(folder)) count++;
-  closedir(folder);
-  return count;
-}
-
-static mc_status try_open(mc_coordination **out, const struct world *world, const char *member, int64_t lease_ms,
-                          uint64_t max_entries) {
-  mc_coordination_config config = {.struct_size = sizeof(config),
-                                   .location = world->place->location,
-                                   .member_id = member,
-                                   .lease_ms = lease_ms,
-                                   .max_entries = max_entries};
-  return world->ops->open(out, &config, NULL);
-}
-
-static void open_members(struct world *world, int64_t lease_ms, uint64_t max_entries) {
-  assert_int_equal(try_open(&world->a, world, "member-a", lease_ms, max_entries), MC_OK);
-  world->b = world->a;
-  if (!(world->ops->flags & MC_COORDINATION_SHARED)) return;
-  assert_int_equal(try_open(&world->b, world, "member-b", lease_ms, max_entries), MC_OK);
-}
-
-static int set_up(void **state) {
-  struct world *world = *state;
-  world->files = open_files();
-  world->serial++;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  struct world *world = *state;
-  if (world->b && world->b != world->a) world->ops->close(world->b);
-  if (world->a) world->ops->close(world->a);
-  world->a = world->b = NULL;
-  assert_int_equal(open_files(), world->files);
-  return 0;
-}
-
-/* ---- URLs, entries, calls ---- */
-
-static const char *url_of(char url[URL_SIZE], const struct world *world, const char *name) {
-  snprintf(url, URL_SIZE, "https://origin/%d/%u/%s", (int)getpid(), world->serial, name);
-  return url;
-}
-
-static const char *key_of(char key[KEY_SIZE], const struct world *world, const char *name) {
-  char url[URL_SIZE];
-  key_of_url(key, url_of(url, world, name));
-  return key;
-}
-
-static mc_entry entry_of(const char *url, uint64_t size) {
-  mc_entry entry = {.struct_size = sizeof(entry), .url = url, .size = size, .has_digest = true, .fetched_at = 7};
-  snprintf(entry.validators.etag, sizeof(entry.validators.etag), "\"%llu\"", (unsigned long long)size);
-  memset(entry.digest.bytes, (int)size, sizeof(entry.digest.bytes));
-  return entry;
-}
-
-static bool entry_is(const mc_entry *entry, const char *url, uint64_t size) {
-  mc_entry expected = entry_of(url, size);
-  return strcmp(entry->url, url) == 0 && entry->size == size && entry->has_digest && entry->fetched_at == 7 &&
-         strcmp(entry->validators.etag, expected.validators.etag) == 0 &&
-         mc_digest_equal(&entry->digest, &expected.digest);
-}
-
-static mc_status publish(mc_coordination *member, const struct world *world, const char *name, uint64_t token,
-                         uint64_t size) {
-  char url[URL_SIZE], key[KEY_SIZE];
-  mc_entry entry = entry_of(url_of(url, world, name), size);
-  return member->ops->publish(member, key_of(key, world, name), token, &entry, NULL);
-}
-
-/* The size in the entry, or 0 if there is none. */
-static uint64_t known_size(mc_coordination *member, const struct world *world, const char *name) {
-  char url[URL_SIZE], key[KEY_SIZE];
-  mc_entry *entry = NULL;
-  mc_status status = member->ops->lookup(member, key_of(key, world, name), &entry, NULL);
-  if (status == MC_NOT_FOUND) return 0;
-  assert_int_equal(status, MC_OK);
-  uint64_t size = entry->size;
-  assert_true(entry_is(entry, url_of(url, world, name), size));
-  free(entry);
-  return size;
-}
-
-static mc_claim claim(mc_coordination *member, const char *key) {
-  mc_claim claim;
-  memset(&claim, 0x55, sizeof(claim));
-  assert_int_equal(member->ops->claim(member, key, &claim, NULL), MC_OK);
-  assert_true(claim.token != 0);
-  assert_true(memchr(claim.owner, 0, sizeof(claim.owner)) && *claim.owner);
-  return claim;
-}
-
-static mc_call patient(void) {
-  return (mc_call){.deadline = deadline_in_ms(PATIENCE_MS)};
-}
-
-static mc_status wait_for(mc_coordination *member, const char *key, uint64_t token) {
-  mc_call call = patient();
-  return member->ops->wait(member, key, token, NULL, NULL, &call, NULL);
-}
-
-/* ---- a thread that waits ---- */
-
-struct waiter {
-  mc_coordination *member;
-  const char *key;
-  uint64_t token;
-  mc_call call;
-  mc_status status;
-  atomic_bool returned;
-  pthread_t thread;
-};
-
-static void *waiter_main(void *arg) {
-  struct waiter *waiter = arg;
-  waiter->status =
-      waiter->member->ops->wait(waiter->member, waiter->key, waiter->token, NULL, NULL, &waiter->call, NULL);
-  waiter->returned = true;
-  return NULL;
-}
-
-static void waiter_start(struct waiter *waiter) {
-  assert_int_equal(pthread_create(&waiter->thread, NULL, waiter_main, waiter), 0);
-}
-
-static mc_status waiter_end(struct waiter *waiter) {
-  pthread_join(waiter->thread, NULL);
-  return waiter->status;
-}
-
-/* Let time pass: a wait that ends by its deadline. */
-static void pass(mc_coordination *member, const char *key, uint64_t token, int64_t ms) {
-  mc_call call = {.deadline = deadline_in_ms(ms)};
-  assert_int_equal(member->ops->wait(member, key, token, NULL, NULL, &call, NULL), MC_DEADLINE_EXCEEDED);
-}
+extern const mc_coordination_ops local_coordination_ops, redis_coordination_ops;
 
 /* ---- the vtable ---- */
 
@@ -203,14 +33,14 @@ static void configurations_that_cannot_be_are_refused(void **state) {
   memset(longest, 'm', sizeof(longest));
   memset(too_long, 'm', sizeof(too_long));
   longest[63] = too_long[64] = 0;
-  assert_int_equal(try_open(&none, world, NULL, LONG_MS, 0), MC_INVALID_ARGUMENT);
-  assert_int_equal(try_open(&none, world, "", LONG_MS, 0), MC_INVALID_ARGUMENT);
-  assert_int_equal(try_open(&none, world, too_long, LONG_MS, 0), MC_INVALID_ARGUMENT);
-  assert_int_equal(try_open(&none, world, "m", 0, 0), MC_INVALID_ARGUMENT);
-  assert_int_equal(try_open(&none, world, "m", -1, 0), MC_INVALID_ARGUMENT);
+  assert_int_equal(try_open(&none, world, NULL, NULL, LONG_MS, 0), MC_INVALID_ARGUMENT);
+  assert_int_equal(try_open(&none, world, NULL, "", LONG_MS, 0), MC_INVALID_ARGUMENT);
+  assert_int_equal(try_open(&none, world, NULL, too_long, LONG_MS, 0), MC_INVALID_ARGUMENT);
+  assert_int_equal(try_open(&none, world, NULL, "m", 0, 0), MC_INVALID_ARGUMENT);
+  assert_int_equal(try_open(&none, world, NULL, "m", -1, 0), MC_INVALID_ARGUMENT);
   assert_null(none);
   char key[KEY_SIZE];
-  assert_int_equal(try_open(&none, world, longest, LONG_MS, 0), MC_OK);
+  assert_int_equal(try_open(&none, world, NULL, longest, LONG_MS, 0), MC_OK);
   mc_claim held = claim(none, key_of(key, world, "x"));
   assert_string_equal(held.owner, longest);
   world->ops->abandon(none, key, held.token);
@@ -716,7 +546,7 @@ static void leases_run_out_under_all(void **state) {
 
 static int run(const struct place *place) {
   struct world world = {.place = place, .ops = place->ops};
-#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, set_up, tear_down, &world)
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, world_set_up, world_tear_down, &world)
   const struct CMUnitTest tests[] = {
       TEST(the_ops_are_there),
       TEST(configurations_that_cannot_be_are_refused),
@@ -743,7 +573,19 @@ static int run(const struct place *place) {
 }
 
 int main(void) {
-  int failed = 0;
-  for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) failed += run(&places[i]);
+  const struct place local = {"local", &local_coordination_ops, NULL, -1};
+  int failed = run(&local) + run_news(&local);
+#ifdef HAVE_REDIS
+  static const char *const names[REDIS_PLACES] = {"redis", "redis, a user", "redis, a socket", "redis, by Sentinel",
+                                                  "redis, by TLS"};
+  bool there = redis_servers_start();
+  if (!there) print_message("redis-server is missing: tests/setup installs it\n");
+  for (int i = 0; i < REDIS_PLACES && there; i++) {
+    if (!*redis_url((enum redis_place)i)) continue;
+    const struct place place = {names[i], &redis_coordination_ops, redis_url((enum redis_place)i), i};
+    failed += run(&place) + run_news(&place) + run_shared(&place) + run_lost(&place);
+  }
+  redis_servers_stop();
+#endif
   return failed ? 1 : 0;
 }

@@ -590,7 +590,7 @@ static mc_status call_op(struct blocked *self) {
   case IN_LIST:
     return ops->list(upstream, self->url, 100, visit_none, NULL, &self->call, NULL);
   case IN_ENTRIES:
-    return ops->cache->entries(upstream, self->url, visit_no_entry, NULL, &self->call, NULL);
+    return ops->cache->entries(upstream, self->url, NULL, visit_no_entry, NULL, &self->call, NULL);
   case IN_STATE:
     status = ops->cache->status(upstream, &json, &self->call, NULL);
     free(json);
@@ -1205,10 +1205,15 @@ static void test_cache(void **state) {
   put(world, "d/c", &things[2]);
   world->ops->expect(world->origin, REQUEST_ENTRIES);
   struct entries entries = {.most = 100, .prefix = url_of(world, "d/")};
-  assert_int_equal(ops->entries(world->upstream, entries.prefix, visit_entry, &entries, &no_limits, NULL), MC_OK);
+  assert_int_equal(ops->entries(world->upstream, entries.prefix, NULL, visit_entry, &entries, &no_limits, NULL), MC_OK);
   assert_int_equal(entries.count, 3);
   entries = (struct entries){.most = 2, .prefix = entries.prefix};
-  assert_int_equal(ops->entries(world->upstream, entries.prefix, visit_entry, &entries, &no_limits, NULL), MC_OK);
+  assert_int_equal(ops->entries(world->upstream, entries.prefix, NULL, visit_entry, &entries, &no_limits, NULL), MC_OK);
+  assert_int_equal(entries.count, 2);
+  entries = (struct entries){.most = 100, .prefix = entries.prefix};
+  snprintf(entries.last, sizeof(entries.last), "%s", url_of(world, "d/a"));
+  assert_int_equal(ops->entries(world->upstream, entries.prefix, entries.last, visit_entry, &entries, &no_limits, NULL),
+                   MC_OK);
   assert_int_equal(entries.count, 2);
   const char *url = url_of(world, "d/a");
   world->ops->expect(world->origin, REQUEST_PREFETCH);
@@ -1232,6 +1237,17 @@ static void test_cache(void **state) {
   assert_int_equal(found.error.status, MC_NOT_FOUND);
   assert_string_equal(found.error.message, "there is no such file");
   assert_true(found.size == MC_SIZE_UNKNOWN);
+  if (!ops->repair) return;
+  mc_repair_result repaired;
+  world->ops->expect(world->origin, REQUEST_REPAIR);
+  memset(&repaired, 0xee, sizeof(repaired));
+  assert_int_equal(ops->repair(world->upstream, true, &repaired, &no_limits, NULL), MC_OK);
+  assert_int_equal(repaired.struct_size, sizeof(repaired));
+  assert_int_equal(repaired.records, 5);
+  assert_int_equal(repaired.entries, 4);
+  assert_int_equal(repaired.missing, 3);
+  assert_int_equal(repaired.older, 2);
+  assert_int_equal(repaired.objects, 1);
 }
 
 static void test_cache_ends(void **state) {

@@ -419,11 +419,12 @@ static void answer_list(struct origin *origin, struct peer_call *call, const cha
 }
 
 static void answer_for_the_cache(struct origin *origin, struct peer_call *call, enum request request,
-                                 const char *prefix) {
+                                 const char *prefix, const char *after) {
   Modelcache__V1__ListResponse list = MODELCACHE__V1__LIST_RESPONSE__INIT;
   Modelcache__V1__EvictResponse evict = MODELCACHE__V1__EVICT_RESPONSE__INIT;
   Modelcache__V1__StatusResponse status = MODELCACHE__V1__STATUS_RESPONSE__INIT;
   Modelcache__V1__CheckOriginResponse check = MODELCACHE__V1__CHECK_ORIGIN_RESPONSE__INIT;
+  Modelcache__V1__RepairResponse repair = MODELCACHE__V1__REPAIR_RESPONSE__INIT;
   Modelcache__V1__Entry message, *pointer = &message;
   Modelcache__V1__Validators validators;
   char etag[16], url[2 * MAX_NAME];
@@ -436,7 +437,7 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   check.message = (char *)"there is no such file";
   for (unsigned i = 0; request == REQUEST_ENTRIES && i < origin->count; i++) { /* put in order by the test */
     snprintf(url, sizeof(url), "%s%s", origin->root, origin->entries[i].path);
-    if (strncmp(url, prefix, strlen(prefix)) != 0) continue;
+    if (strncmp(url, prefix, strlen(prefix)) != 0 || strcmp(url, after) <= 0) continue;
     entry_message(&message, &origin->entries[i], url, &validators, etag);
     send_message(call, &list.base);
   }
@@ -444,6 +445,12 @@ static void answer_for_the_cache(struct origin *origin, struct peer_call *call, 
   if (request == REQUEST_EVICT) send_message(call, &evict.base);
   if (request == REQUEST_STATUS) send_message(call, &status.base);
   if (request == REQUEST_CHECK) send_message(call, &check.base);
+  repair.records = 5;
+  repair.entries = 4;
+  repair.missing = 3;
+  repair.older = 2;
+  repair.objects = 1;
+  if (request == REQUEST_REPAIR) send_message(call, &repair.base);
   peer_finish(call, 0, NULL);
 }
 
@@ -467,7 +474,7 @@ static void answer_call(struct peer_call *call, void *user) {
   if (entry && now.how == HOW_SILENT) {
     peer_wait_cancelled(call);
   } else if (request) {
-    answer_for_the_cache(origin, call, request, url);
+    answer_for_the_cache(origin, call, request, url, list ? list->after : "");
   } else if (entry && now.forbidden) {
     peer_finish(call, 7, "not for you");
   } else if (ours && list && list->origin) {

@@ -30,7 +30,15 @@ enum how {
 };
 
 /* To a cache, where the request alone does not say what it is. */
-enum request { REQUEST_ANY, REQUEST_ENTRIES, REQUEST_PREFETCH, REQUEST_EVICT, REQUEST_STATUS, REQUEST_CHECK };
+enum request {
+  REQUEST_ANY,
+  REQUEST_ENTRIES,
+  REQUEST_PREFETCH,
+  REQUEST_EVICT,
+  REQUEST_STATUS,
+  REQUEST_CHECK,
+  REQUEST_REPAIR
+};
 #define EVICTED_BYTES 4711 /* what it answers */
 
 struct counts {

@@ -34,7 +34,7 @@ from harness import (
 )
 
 NOWHERE = "http://127.0.0.1:1/model.bin"
-COMMANDS = ["get", "tree", "stat", "ls", "prefetch", "evict", "origins", "status"]
+COMMANDS = ["get", "tree", "stat", "ls", "prefetch", "evict", "repair", "origins", "status"]
 
 
 class Terminal:
@@ -190,6 +190,8 @@ def test_an_interrupted_get_goes_on(slow, local, folder):
         (["get", NOWHERE, "-o", "/etc/passwd/out"], FAILURE, "can't write into /etc/passwd: Not a directory"),
         (["get", "http://127.0.0.1:1/", "-o", "/tmp"], USAGE, "names no file"),
         (["ls", "--origin"], USAGE, "--origin needs a URL"),
+        (["ls", "--origin", "--after", NOWHERE, NOWHERE], USAGE, "--after is of what is cached"),
+        (["repair", NOWHERE], USAGE, "usage: modelcache repair"),
         (["help", "nothing"], USAGE, "there is no command 'nothing'"),
         (["get", "ftp://host/x"], FAILURE, "ftp"),
         (["get", NOWHERE, "--retries", "0"], UNAVAILABLE, "127.0.0.1:1"),
@@ -343,6 +345,12 @@ def test_json_is_as_documented(nginx, make_client, server, folder, where):
     below = rows("ls", "--origin", nginx.url("dir/"))
     assert sorted(row["path"] for row in below) == ["model.bin", "other.bin"]
     assert below[0].keys() == documented("ls --origin")
+    first = min(row["url"] for row in listed)
+    assert [row["url"] for row in rows("ls", "--limit", "1")] == [first]
+    assert [row["url"] for row in rows("ls", "--after", first)] == [row["url"] for row in listed if row["url"] != first]
+    (repair,) = rows("repair", "--dry-run")
+    assert repair.keys() == documented("repair")
+    assert (repair["records"], repair["entries"], repair["objects"], repair["dry_run"]) == (2, 2, 2, True)
     (check,) = rows("origins", "check", url)
     assert check.keys() == documented("origins check")
     (prefetch,) = rows("prefetch", url)

@@ -137,6 +137,11 @@ static mc_status wrap_scan(mc_storage *self, bool (*visit)(void *user, const mc_
   return inner_of(self)->ops->scan(inner_of(self), visit, user, err);
 }
 
+static mc_status wrap_look(mc_storage *self, const mc_digest *digest, mc_stored *out, mc_error *err) {
+  mc_status status = call(FAKE_LOOK, err);
+  return status ? status : inner_of(self)->ops->look(inner_of(self), digest, out, err);
+}
+
 static mc_status wrap_free_bytes(mc_storage *self, uint64_t *bytes, mc_error *err) {
   return inner_of(self)->ops->free_bytes(inner_of(self), bytes, err);
 }
@@ -216,7 +221,8 @@ static mc_status wrap_record_remove(mc_storage *self, const char *key, mc_error 
 static mc_status wrap_record_scan(mc_storage *self,
                                   bool (*visit)(void *user, const char *key, const void *data, size_t size), void *user,
                                   size_t max, mc_error *err) {
-  return inner_of(self)->ops->record_scan(inner_of(self), visit, user, max, err);
+  mc_status status = call(FAKE_RECORD_SCAN, err);
+  return status ? status : inner_of(self)->ops->record_scan(inner_of(self), visit, user, max, err);
 }
 
 static mc_status open_posix(mc_storage **out, const mc_storage_config *config, mc_error *err);
@@ -232,6 +238,7 @@ static const mc_storage_ops faulty = {
     .flags = MC_STORAGE_PERSISTENT,
     .open = open_posix,
     .object_path = wrap_object_path,
+    .look = wrap_look,
     .free_bytes = wrap_free_bytes,
     .stage_resume = wrap_stage_resume,
     .stage_append = wrap_stage_append,

@@ -17,6 +17,8 @@ enum fake_op {
   FAKE_RESTAGE,
   FAKE_RECORD_PUT,
   FAKE_RECORD_GET,
+  FAKE_RECORD_SCAN,
+  FAKE_LOOK,
   FAKE_OPS,
 };
 

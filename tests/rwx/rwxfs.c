@@ -49,6 +49,14 @@ static int result(int value) {
 
 /* ---- switches ---- */
 
+#define HOLD_MS 20000 /* at most, should a test be stuck */
+
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
 static char *switch_path(char path[PATH_MAX], const char *name) {
   snprintf(path, PATH_MAX, "%s/%s", options.control, name);
   return path;
@@ -63,7 +71,7 @@ static void hold(void) {
   char path[PATH_MAX];
   if (!is_on("hold-rename")) return;
   close(open(switch_path(path, "held"), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
-  while (is_on("hold-rename")) usleep(1000);
+  for (int64_t until = now_ms() + HOLD_MS; is_on("hold-rename") && now_ms() < until;) usleep(1000);
   unlink(switch_path(path, "held"));
 }
 
@@ -84,12 +92,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all below */
 static struct memory *memories[BUCKETS];
 static ino_t gone[GONE_MAX]; /* files that a copying rename of this mount removed: who has one open keeps it */
 static size_t gone_count;
-
-static int64_t now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
 
 static struct memory **bucket_of(const char *name) {
   uint32_t hash = 5381;

@@ -56,6 +56,7 @@ struct habit {
   bool spoils;      /* or delivers all wrong, unless it is told of the suspicion: then it fails so; */
   bool always;      /* or even then */
   bool dies;        /* from then on it can't be connected to either */
+  sem_t *gate;      /* a read waits here for its turn */
   int reads;        /* how many there were */
   uint64_t bytes;
   bool suspected;
@@ -119,6 +120,7 @@ static mc_status fake_read(mc_connection *connection, const mc_content *what, mc
   struct habit *habit = ((struct fake_connection *)connection)->habit;
   struct fault fault = {UINT64_MAX, MC_OK};
   if (fake->gate) sem_wait(fake->gate);
+  if (habit && habit->gate) sem_wait(habit->gate);
   pthread_mutex_lock(&fake->lock);
   fake->reads++;
   bool spoils = habit && habit->spoils && (!sink->suspect || habit->always);
@@ -1046,6 +1048,38 @@ static void a_spare_is_read_from_when_the_others_fail(void **state) {
   cluster_upstream_ops.source_close(source);
 }
 
+/* While a range is on its way from there, the next ones come from the others. */
+static void a_slow_holder_serves_fewer_ranges(void **state) {
+  struct fixture *f = *state;
+  mc_source *source;
+  mc_info info;
+  sem_t gate;
+  script(f, give_three_holders, NULL);
+  expect_hosts(f);
+  sem_init(&gate, 0, 0);
+  f->fake.habits[0].gate = &gate;
+  assert_int_equal(open_source(f, &source, &info, &forever, NULL), MC_OK);
+  uint8_t *memory = calloc(1, SIZE);
+  struct lane slow = {.source = source, .memory = memory, .from = 0, .to = 1 << 20};
+  assert_int_equal(pthread_create(&slow.thread, NULL, lane_main, &slow), 0);
+  for (bool reads = false; !reads;) {
+    pthread_mutex_lock(&f->fake.lock);
+    reads = f->fake.open == 1;
+    pthread_mutex_unlock(&f->fake.lock);
+    sched_yield();
+  }
+  for (int i = 0; i < 6; i++) assert_int_equal(read_all(source, &forever, NULL), MC_OK);
+  assert_int_equal(f->fake.habits[0].reads, 0);
+  assert_int_equal(f->fake.habits[1].reads + f->fake.habits[2].reads, 6);
+  sem_post(&gate);
+  pthread_join(slow.thread, NULL);
+  assert_int_equal(slow.status, MC_OK);
+  assert_int_equal(f->fake.habits[0].reads, 1);
+  sem_destroy(&gate);
+  free(memory);
+  cluster_upstream_ops.source_close(source);
+}
+
 /* What had landed stays, and the other lanes do not notice. */
 static void the_loss_of_a_holder_costs_its_lanes_what_was_under_way(void **state) {
   struct fixture *f = *state;
@@ -1514,7 +1548,7 @@ static void the_cache_is_managed(void **state) {
   const mc_upstream_cache_ops *ops = cluster_upstream_ops.cache;
   int count = 0;
   script(f, give_entries, NULL);
-  assert_int_equal(ops->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL), MC_OK);
+  assert_int_equal(ops->entries(f->upstream, "https://", NULL, visit_entry, &count, &forever, NULL), MC_OK);
   assert_int_equal(count, 2);
   script(f, accept_prefetch, NULL);
   assert_int_equal(ops->prefetch(f->upstream, URL, true, &forever, NULL), MC_OK);
@@ -1593,7 +1627,8 @@ static void an_entry_that_would_steer_a_terminal_is_refused(void **state) {
   struct fixture *f = *state;
   int count = 0;
   script(f, give_ugly_entry, NULL);
-  mc_status status = cluster_upstream_ops.cache->entries(f->upstream, "https://", visit_entry, &count, &forever, NULL);
+  mc_status status =
+      cluster_upstream_ops.cache->entries(f->upstream, "https://", NULL, visit_entry, &count, &forever, NULL);
   assert_int_equal(status, MC_PROTOCOL);
   assert_int_equal(count, 0);
 }
@@ -1796,6 +1831,7 @@ int main(void) {
       TEST(lanes_that_lose_a_download_together_ask_once),
       TEST(lanes_are_spread_over_the_holders),
       TEST(a_spare_is_read_from_when_the_others_fail),
+      TEST(a_slow_holder_serves_fewer_ranges),
       TEST(the_loss_of_a_holder_costs_its_lanes_what_was_under_way),
       TEST(a_holder_that_has_it_no_more_is_passed_over),
       TEST(when_no_holder_has_it_the_service_is_asked),

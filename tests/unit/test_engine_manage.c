@@ -66,18 +66,22 @@ static void lists_are_sorted_and_leave_out_what_is_missing(void **state) {
   get_once(fixture, "fake://host/a", fake_add(0, "host/a", 1, 2));
   get_once(fixture, "fake://other/a", fake_add(0, "other/a", 1, 3));
   assert_int_equal(try_get(fixture, "fake://host/missing", 0, NULL), MC_NOT_FOUND);
-  assert_int_equal(mc_list(fixture->cache, "", note, &listing, 0, NULL), MC_OK);
+  assert_int_equal(mc_list(fixture->cache, "", NULL, note, &listing, 0, NULL), MC_OK);
   assert_int_equal(listing.count, 3);
   assert_string_equal(listing.urls[0], "fake://host/a");
   assert_string_equal(listing.urls[1], "fake://host/b");
   assert_string_equal(listing.urls[2], "fake://other/a");
   listing = (struct listing){.most = 1};
-  assert_int_equal(mc_list(fixture->cache, "fake://host/", note, &listing, 0, NULL), MC_OK);
+  assert_int_equal(mc_list(fixture->cache, "fake://host/", NULL, note, &listing, 0, NULL), MC_OK);
   assert_int_equal(listing.count, 1); /* the visitor stopped it */
+  listing = (struct listing){.most = 8};
+  assert_int_equal(mc_list(fixture->cache, "fake://host/", "fake://host/a", note, &listing, 0, NULL), MC_OK);
+  assert_int_equal(listing.count, 1);
+  assert_string_equal(listing.urls[0], "fake://host/b");
   close_cache(fixture);
   open_cache(fixture);
   listing = (struct listing){.most = 8};
-  assert_int_equal(mc_list(fixture->cache, "", note, &listing, 0, NULL), MC_OK);
+  assert_int_equal(mc_list(fixture->cache, "", NULL, note, &listing, 0, NULL), MC_OK);
   assert_int_equal(listing.count, 3);
 }
 

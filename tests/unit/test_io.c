@@ -355,6 +355,33 @@ static void copies_are_whole(void **state) {
   }
 }
 
+/* Where the file system has holes. */
+static void copies_keep_holes(void **state) {
+  (void)state;
+  static const off_t ends[] = {0, 1, (3 << 20) + 5}; /* the last piece, or a hole */
+  for (size_t i = 0; i < 3; i++) {
+    int from = open("sparse", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int to = open("copy", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    char back[3] = "";
+    struct stat st, copied;
+    assert_int_equal(pwrite_all(from, "abc", 3, 1 << 20), 0);
+    assert_int_equal(ftruncate(from, (1 << 20) + 3 + ends[i]), 0);
+    if (i == 2) assert_int_equal(pwrite_all(from, "xyz", 3, 4 << 20), 0);
+    assert_int_equal(copy_fd_sparse(from, to), 0);
+    assert_true(fstat(from, &st) == 0 && fstat(to, &copied) == 0);
+    assert_int_equal(copied.st_size, st.st_size);
+    assert_true(copied.st_blocks <= st.st_blocks);
+    assert_int_equal(pread_all(to, back, 3, 1 << 20), 0);
+    assert_memory_equal(back, "abc", 3);
+    if (i == 2) assert_int_equal(pread_all(to, back, 3, 4 << 20), 0);
+    assert_memory_equal(back, i == 2 ? "xyz" : "abc", 3);
+    close(from);
+    close(to);
+  }
+  assert_int_equal(unlink("sparse"), 0);
+  assert_int_equal(copy_fd_sparse(-1, -1), EBADF);
+}
+
 static void no_more_is_copied_than_was_asked_for(void **state) {
   (void)state;
   char back[8] = "";
@@ -463,6 +490,7 @@ int main(void) {
       TEST(all_below_is_removed_and_nothing_else),
       TEST(deep_folders_are_removed),
       TEST(copies_are_whole),
+      TEST(copies_keep_holes),
       TEST(no_more_is_copied_than_was_asked_for),
       TEST(copies_that_cannot_be_fail),
       TEST(texts_and_random_numbers),

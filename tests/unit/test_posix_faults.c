@@ -312,6 +312,17 @@ static void make_nameless(struct world *world) {
   assert_int_equal(pwrite_all(world->stage->fd, world->bytes, SIZE, 0), 0);
 }
 
+/* The same where files can't be linked. */
+static void make_small(struct world *world) {
+  ops->close(world->storage);
+  set_fault(1, EPERM);
+  fault.only = "linkat";
+  assert_int_equal(open_storage(world), MC_OK);
+  fault.at = 0;
+  fault.only = NULL;
+  make_nameless(world);
+}
+
 static void prepare_nameless_again(struct world *world) {
   make_nameless(world);
   assert_int_equal(commit(world), MC_OK);
@@ -485,6 +496,7 @@ static const struct act acts[] = {
     {"commit", make_stage, commit, check_committed},
     {"commit with a record", make_stage, commit_with_record, check_both},
     {"commit a nameless one with a record", make_nameless, commit_with_record, check_both, .lost = true},
+    {"commit a small one with a record", make_small, commit_with_record, check_both, .lost = true},
     {"commit again", prepare_again, commit, check_still_there},
     {"commit a nameless one", make_nameless, commit, check_committed, .lost = true},
     {"commit a nameless one again", prepare_nameless_again, commit, check_still_there},
@@ -780,18 +792,12 @@ static void a_nameless_one_is_flushed_in_order(void **state) {
   }
 }
 
-/* Where a file without a name can't get one, for want of /proc or of links, it has a folder as any other. */
-static void without_links_a_nameless_one_has_a_folder(void **state) {
+/* Where a file without a name can't get one, for want of /proc or of links, it has a stage's. */
+static void without_links_a_nameless_one_has_a_name(void **state) {
   (void)state;
   struct world world;
   begin(&world);
-  ops->close(world.storage);
-  set_fault(1, EPERM);
-  fault.only = "linkat";
-  assert_int_equal(open_storage(&world), MC_OK);
-  fault.at = 0;
-  fault.only = NULL;
-  make_nameless(&world);
+  make_small(&world);
   assert_int_equal(count_stages(&world), 1);
   assert_int_equal(commit(&world), MC_OK);
   assert_true(check_visible(&world));
@@ -875,7 +881,7 @@ int main(void) {
       cmocka_unit_test(what_could_not_be_flushed_is_never_visible),
       cmocka_unit_test(what_is_durable_is_flushed_in_order),
       cmocka_unit_test(a_nameless_one_is_flushed_in_order),
-      cmocka_unit_test(without_links_a_nameless_one_has_a_folder),
+      cmocka_unit_test(without_links_a_nameless_one_has_a_name),
       cmocka_unit_test(half_an_append_hides_nothing),
       cmocka_unit_test(a_commit_that_failed_may_be_tried_again),
       cmocka_unit_test(clocks_that_differ_do_not_make_an_owner_dead),

@@ -47,7 +47,7 @@ static mc_status take_host(struct redis_address *out, const char *from, size_t s
     return refuse("its port is no number", err);
   }
   if (name_end == from || !take(host->host, sizeof(host->host), from, (size_t)(name_end - from)) ||
-      strpbrk(host->host, "@/ ")) {
+      strpbrk(host->host, "@/, ")) {
     return refuse("its host is no name", err);
   }
   host->port = (uint16_t)port;

@@ -8,13 +8,10 @@
 #include <string.h>
 #include <time.h>
 
-#ifdef HAVE_HIREDIS_SSL
-#include <hiredis/hiredis_ssl.h>
-#endif
-
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/text.h"
+#include "tls.h"
 
 #define ORIGIN    "redis"
 #define MAX_REPLY ((size_t)64 << 20)
@@ -60,7 +57,7 @@ static mc_status broken(const redisContext *link, mc_error *err) {
   char text[160];
   snprintf(text, sizeof(text), "%s", link->errstr);
   text_clean(text);
-  return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the connection to Redis has failed: %s", text);
+  return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "the connection failed: %s", text);
 }
 
 static mc_status give_up(redisContext *link, int code, const char *why, mc_error *err) {
@@ -155,6 +152,13 @@ mc_status link_receive(redisReply **out, redisContext *link, int64_t deadline, m
   return status;
 }
 
+mc_status link_name(mc_status status, const char *where, mc_error *err) {
+  char why[MC_ERROR_MESSAGE_SIZE];
+  if (!err || status != MC_UNAVAILABLE) return status;
+  snprintf(why, sizeof(why), "%s", err->message);
+  return mc_error_set(err, status, ORIGIN, "Redis at %s can't be reached: %s", where, why);
+}
+
 mc_status link_ask(redisReply **out, redisContext *link, const char *const *args, mc_error *err) {
   size_t count = 0;
   while (args[count]) count++;
@@ -192,25 +196,6 @@ static mc_status connect_to(redisContext **out, const struct redis_host *host, c
   }
   *out = link;
   return MC_OK;
-}
-
-static mc_status begin_tls(redisContext *link, const struct redis_address *address, const struct link_target *target,
-                           mc_error *err) {
-#ifdef HAVE_HIREDIS_SSL
-  redisSSLContextError code = REDIS_SSL_CTX_NONE;
-  redisSSLContext *tls = redisCreateSSLContext(
-      address->ca_file[0] ? address->ca_file : NULL, address->ca_file[0] ? NULL : "/etc/ssl/certs",
-      address->cert_file[0] ? address->cert_file : NULL, address->key_file[0] ? address->key_file : NULL,
-      target->host.host, &code);
-  if (!tls) return mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "TLS: %s", redisSSLContextGetError(code));
-  mc_status status = MC_OK;
-  if (redisInitiateSSLWithContext(link, tls) != REDIS_OK) status = unreachable(target->where, link->errstr, err);
-  redisFreeSSLContext(tls);
-  return status;
-#else
-  (void)link, (void)address, (void)target;
-  return mc_error_set(err, MC_UNSUPPORTED, ORIGIN, "this build can't do rediss://: it needs hiredis 1.0 with TLS");
-#endif
 }
 
 /* A file's first line. It is read each time, so that a password can be changed. */
@@ -265,12 +250,12 @@ static mc_status check_role(redisContext *link, const char *where, mc_error *err
   return replica ? mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "Redis at %s is a replica, not the master", where) : MC_OK;
 }
 
-mc_status link_open(redisContext **out, const struct redis_address *address, const struct link_target *target,
-                    mc_error *err) {
+static mc_status open_quietly(redisContext **out, const struct redis_address *address, const struct link_target *target,
+                              mc_error *err) {
   redisContext *link;
   mc_status status = connect_to(&link, &target->host, address->path, target->where, err);
   if (status) return status;
-  if (address->tls) status = begin_tls(link, address, target, err);
+  if (address->tls) status = tls_begin(link, address, target->host.host, target->where, err);
   if (!status) status = enter(link, address->user, address->password, address->password_file, err);
   if (!status) status = choose(link, address->db, err);
   if (!status) status = check_role(link, target->where, err);
@@ -280,6 +265,16 @@ mc_status link_open(redisContext **out, const struct redis_address *address, con
   }
   *out = link;
   return MC_OK;
+}
+
+mc_status link_open(redisContext **out, const struct redis_address *address, const struct link_target *target,
+                    mc_error *err) {
+  sigset_t before;
+  bool pending;
+  quiet_begin(&before, &pending); /* TLS writes by itself */
+  mc_status status = open_quietly(out, address, target, err);
+  quiet_end(&before, pending);
+  return status;
 }
 
 void link_close(redisContext *link) {

@@ -31,6 +31,8 @@ mc_status link_send(redisContext *link, size_t count, const char *const *args, c
  * can't serve now (link->err is set if the link is of no use any more); MC_PERMISSION_DENIED; MC_NOT_FOUND: Redis has
  * no such script. *out is NULL with MC_OK if none is there yet and `deadline` is 0. */
 mc_status link_receive(redisReply **out, redisContext *link, int64_t deadline, mc_error *err);
+/* Say in a message of theirs where that was. Returns `status`. */
+mc_status link_name(mc_status status, const char *where, mc_error *err);
 /* Both, for a command of texts that ends with a NULL. */
 mc_status link_ask(redisReply **out, redisContext *link, const char *const *args, mc_error *err);
 

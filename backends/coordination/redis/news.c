@@ -39,7 +39,7 @@ static void signal_fd(int fd) {
   while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR) continue;
 }
 
-void news_wake(struct redis *self) {
+void subscriber_wake(struct redis *self) {
   signal_fd(self->wake);
 }
 
@@ -56,13 +56,18 @@ static void wake_all(const struct channel *channel) {
 
 /* ---- channels; all with the lock held ---- */
 
+static void changed(struct redis *self) {
+  self->due = true;
+  subscriber_wake(self);
+}
+
 static void drop(struct redis *self, struct channel *channel) {
   HASH_DEL(self->channels, channel);
   free(channel->news);
   free(channel);
 }
 
-struct channel *news_join(struct redis *self, const char *key, struct waiter *waiter) {
+struct channel *subscriber_join(struct redis *self, const char *key, struct waiter *waiter) {
   struct channel *channel;
   HASH_FIND_STR(self->channels, key, channel);
   if (!channel) {
@@ -75,19 +80,19 @@ struct channel *news_join(struct redis *self, const char *key, struct waiter *wa
       free(channel);
       return NULL;
     }
-    news_wake(self);
+    changed(self);
   }
   DL_APPEND(channel->waiters, waiter);
   return channel;
 }
 
-void news_leave(struct redis *self, struct channel *channel, struct waiter *waiter) {
+void subscriber_leave(struct redis *self, struct channel *channel, struct waiter *waiter) {
   DL_DELETE(channel->waiters, waiter);
   if (channel->waiters) return;
   if (channel->state == CHANNEL_WANTED) {
     drop(self, channel);
   } else if (channel->state == CHANNEL_HEARD) {
-    news_wake(self);
+    changed(self);
   }
 }
 
@@ -110,6 +115,7 @@ static void forget_subscriptions(struct redis *self) {
     channel->state = CHANNEL_WANTED;
     if (!channel->waiters) drop(self, channel);
   }
+  self->due = true;
 }
 
 static void subscribed(struct redis *self, struct channel *channel) {
@@ -117,14 +123,14 @@ static void subscribed(struct redis *self, struct channel *channel) {
   channel->state = CHANNEL_HEARD;
   channel->times++;
   wake_all(channel);
-  if (!channel->waiters) news_wake(self);
+  if (!channel->waiters) changed(self);
 }
 
 static void unsubscribed(struct redis *self, struct channel *channel) {
   if (channel->state != CHANNEL_LEAVING) return;
   channel->state = CHANNEL_WANTED;
   if (channel->waiters) {
-    news_wake(self);
+    changed(self);
   } else {
     drop(self, channel);
   }
@@ -288,7 +294,7 @@ static mc_status connect_listener(struct listener *listener, bool *filled, mc_er
   if (!status) status = load_scripts(listener, shas, err);
   if (!status) status = ask_filled(listener, filled, err);
   if (!status) status = subscribe_to_news(listener, err);
-  if (status) return status;
+  if (status) return listener->link ? link_name(status, target.where, err) : status;
   pthread_mutex_lock(&self->lock);
   self->target = target;
   if (!self->shas[0][0]) memcpy(self->shas, shas, sizeof(shas));
@@ -342,40 +348,38 @@ static int64_t quiet_ms(const struct redis *self) {
 }
 
 /* What others want of it. false: it is to end, or to connect anew. */
-static bool serve(struct listener *listener, mc_status *status, mc_error *err) {
+static bool serve(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   pthread_mutex_lock(&self->lock);
-  bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied;
-  self->check = self->emptied = false;
+  bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied, due = self->due;
+  self->check = self->emptied = self->due = false;
   if (again) *err = self->why;
   pthread_mutex_unlock(&self->lock);
   if (stop || again) return false;
   if (emptied) tell(self, MC_EVENT_EMPTY, NULL, NULL);
   listener->doubted |= check;
-  *status = check ? ping(listener, err) : MC_OK;
-  if (!*status) *status = subscribe_all(listener, false, err);
-  if (!*status) *status = subscribe_all(listener, true, err);
-  return !*status;
+  mc_status status = check ? ping(listener, err) : MC_OK;
+  if (!status && due) status = subscribe_all(listener, false, err);
+  if (!status && due) status = subscribe_all(listener, true, err);
+  return !link_name(status, self->target.where, err);
 }
 
-/* Until the connection breaks: `err` says how. */
+/* Until the connection breaks, or is to be made anew: `err` says why. */
 static void follow(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   int64_t quiet = quiet_ms(self) * NS_PER_MS;
   struct pollfd fds[] = {{.fd = listener->link->fd, .events = POLLIN}, {.fd = self->wake, .events = POLLIN}};
-  for (mc_status status = MC_OK; !status;) {
+  for (;;) {
     uint64_t count;
     while (read(self->wake, &count, sizeof(count)) < 0 && errno == EINTR) continue;
-    if (!serve(listener, &status, err)) return;
-    status = hear_all(listener, err);
+    if (!serve(listener, err)) return;
+    mc_status status = hear_all(listener, err);
     int64_t now = clock_ns();
     if (!status && now >= listener->pong_by) {
-      mc_error_set(err, MC_UNAVAILABLE, REDIS_ORIGIN, "Redis at %s can't be reached: no answer in time",
-                   self->target.where);
-      return;
+      status = mc_error_set(err, MC_UNAVAILABLE, REDIS_ORIGIN, "no answer in time");
     }
     if (!status && now - listener->quiet_from >= quiet) status = ping(listener, err);
-    if (status) return;
+    if (link_name(status, self->target.where, err)) return;
     poll(fds, 2, deadline_poll_ms(listener->pong_by == INT64_MAX ? listener->quiet_from + quiet : listener->pong_by));
   }
 }
@@ -448,7 +452,7 @@ static void *listener_main(void *arg) {
   return NULL;
 }
 
-mc_status news_start(struct redis *self, mc_error *err) {
+mc_status subscriber_start(struct redis *self, mc_error *err) {
   sigset_t all, before;
   self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (self->wake < 0) return mc_error_errno(err, errno, REDIS_ORIGIN, "can't listen to Redis: no eventfd");
@@ -461,12 +465,12 @@ mc_status news_start(struct redis *self, mc_error *err) {
   return mc_error_errno(err, errnum, REDIS_ORIGIN, "can't listen to Redis: no thread");
 }
 
-void news_stop(struct redis *self) {
+void subscriber_stop(struct redis *self) {
   struct channel *channel, *next;
   pthread_mutex_lock(&self->lock);
   self->stop = true;
   pthread_mutex_unlock(&self->lock);
-  news_wake(self);
+  subscriber_wake(self);
   pthread_join(self->thread, NULL);
   close(self->wake);
   HASH_ITER(hh, self->channels, channel, next) {

@@ -56,7 +56,7 @@ static void suspect(struct redis *self, int code, const char *where) {
     mc_error_set(&self->why, MC_UNAVAILABLE, REDIS_ORIGIN, "Redis at %s can't serve now", where);
   }
   pthread_cond_broadcast(&self->changed);
-  news_wake(self);
+  subscriber_wake(self);
 }
 
 static void give(struct redis *self, struct pooled *pooled) {
@@ -78,7 +78,7 @@ static mc_status ask(redisReply **out, struct redis *self, struct pooled *pooled
                      const char *const *args, mc_error *err) {
   mc_status status = MC_OK;
   if (!pooled->link) status = link_open(&pooled->link, &self->address, target, err);
-  return status ? status : link_ask(out, pooled->link, args, err);
+  return status ? status : link_name(link_ask(out, pooled->link, args, err), target->where, err);
 }
 
 mc_status pool_ask(redisReply **out, struct redis *self, const char *const *args, mc_error *err) {
@@ -110,7 +110,7 @@ mc_status pool_run(redisReply **out, struct redis *self, enum redis_script scrip
   if (status == MC_NOT_FOUND) { /* Redis has started anew, or was told to flush them */
     list[0] = "EVAL";
     list[1] = redis_scripts[script];
-    status = link_ask(out, pooled.link, list, err);
+    status = link_name(link_ask(out, pooled.link, list, err), target.where, err);
   }
   give(self, &pooled);
   return status;

@@ -9,6 +9,7 @@
 #include "base/record.h"
 #include "base/url.h"
 #include "messages.h"
+#include "tls.h"
 
 #define LIST_BATCH     512 /* URLs, and then their entries, in one reply */
 #define MEMBERS_BATCH  64
@@ -330,7 +331,7 @@ static mc_status redis_present(mc_coordination *coordination, const char *docume
   pthread_mutex_lock(&self->lock);
   if (self->filled && !filled) { /* somebody flushed it, and no connection broke */
     self->emptied = true;
-    news_wake(self);
+    subscriber_wake(self);
   }
   self->filled = filled;
   pthread_mutex_unlock(&self->lock);
@@ -425,7 +426,7 @@ static void redis_close(mc_coordination *coordination) {
   bool up = self->state == REDIS_UP;
   pthread_mutex_unlock(&self->lock);
   if (up) leave(self, NULL);
-  news_stop(self);
+  subscriber_stop(self);
   pool_close(self);
   free_self(self);
 }
@@ -468,13 +469,8 @@ static mc_status redis_open(mc_coordination **out, const mc_coordination_config 
   pthread_mutex_init(&self->lock, NULL);
   cond_init(&self->changed);
   mc_status status = redis_address_parse(&self->address, config->location ? config->location : "", err);
-#ifndef HAVE_HIREDIS_SSL
-  if (!status && self->address.tls) {
-    status = mc_error_set(err, MC_UNSUPPORTED, REDIS_ORIGIN,
-                          "coordination: this build can't do rediss://: hiredis 1.0 with TLS is needed");
-  }
-#endif
-  if (!status) status = news_start(self, err);
+  if (!status && self->address.tls) status = tls_is_there(err);
+  if (!status) status = subscriber_start(self, err);
   if (status) {
     free_self(self);
     return status;

@@ -85,6 +85,7 @@ struct redis {
   bool stop, check, reconnect; /* for the listener: end; see if Redis is there; connect again */
   bool filled, emptied;        /* whether Redis said that it is; that it isn't any more, which is to be told */
   struct channel *channels;
+  bool due; /* some are to be asked for, or left */
 };
 
 static inline struct redis *redis_of(mc_coordination *coordination) {
@@ -104,13 +105,13 @@ void pool_close(struct redis *self);
 
 /* ---- news.c ---- */
 
-mc_status news_start(struct redis *self, mc_error *err);
-void news_stop(struct redis *self);
-void news_wake(struct redis *self);
+mc_status subscriber_start(struct redis *self, mc_error *err);
+void subscriber_stop(struct redis *self);
+void subscriber_wake(struct redis *self);
 void news_wake_waiter(const struct waiter *waiter);
 /* Wait on a key's channel; with the lock held. NULL: no memory. */
-struct channel *news_join(struct redis *self, const char *key, struct waiter *waiter);
-void news_leave(struct redis *self, struct channel *channel, struct waiter *waiter);
+struct channel *subscriber_join(struct redis *self, const char *key, struct waiter *waiter);
+void subscriber_leave(struct redis *self, struct channel *channel, struct waiter *waiter);
 
 /* ---- wait.c ---- */
 

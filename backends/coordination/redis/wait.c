@@ -101,14 +101,14 @@ mc_status redis_wait(mc_coordination *coordination, const char *key, uint64_t to
     return mc_error_errno(err, errno, REDIS_ORIGIN, "can't wait for a claim: no eventfd");
   }
   pthread_mutex_lock(&self->lock);
-  wait.channel = news_join(self, key, &wait.waiter);
+  wait.channel = subscriber_join(self, key, &wait.waiter);
   if (wait.channel) wait.looked = wait.channel->state == CHANNEL_HEARD ? wait.channel->times - 1 : wait.channel->times;
   pthread_mutex_unlock(&self->lock);
   mc_status status = MC_OK;
   if (wait.channel) {
     status = watch(&wait, call, err);
     pthread_mutex_lock(&self->lock);
-    news_leave(self, wait.channel, &wait.waiter);
+    subscriber_leave(self, wait.channel, &wait.waiter);
     pthread_mutex_unlock(&self->lock);
   } else {
     status = mc_error_set(err, MC_NO_MEMORY, REDIS_ORIGIN, "no memory to wait for a claim");

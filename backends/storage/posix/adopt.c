@@ -50,7 +50,8 @@ static bool look(struct found *found, const struct posix *self, const char *name
   if (!parse_name(name, found->key, owner)) return false;
   int64_t data = posix_mtime_now(self, stage_file(path, self, name, "data"));
   int64_t journal = posix_mtime_now(self, stage_file(path, self, name, "journal"));
-  int64_t folder = posix_mtime_now(self, stage_file(path, self, name, "")); /* newer than both while it's being made */
+  int64_t folder =
+      posix_mtime_now(self, posix_path(path, self, "stage/%s", name)); /* newer than both while it's being made */
   found->used_at = data > journal ? data : journal;
   if (folder > found->used_at) found->used_at = folder;
   struct stat st;
@@ -84,7 +85,8 @@ static bool clean_stage(void *user, const char *name) {
   struct found found;
   char taken[NAME_SIZE], path[PATH_SIZE];
   if (!look(&found, cleaning->self, name) || !found.abandoned) return true;
-  if (found.resumable && clock_wall_ms() - found.used_at < cleaning->age_ms) return true;
+  /* By a clock that is off by a little, it may have been used in a moment: what has to go does all the same. */
+  if (found.resumable && cleaning->age_ms && clock_wall_ms() - found.used_at < cleaning->age_ms) return true;
   if (!take(taken, cleaning->self, name, &found)) return true;
   int error = remove_all(posix_path(path, cleaning->self, "stage/%s", taken));
   if (error) log_warn(&cleaning->self->logger, ORIGIN, "can't remove the abandoned stage %s", path);

@@ -1,7 +1,7 @@
 /* How a stage of the posix storage becomes an object.
  *
  *   a file of the commit         lies in                                            is seen as
- *   data                         stage/<name>/data                                  the stage's
+ *   data                         stage/<name>/data, of a small file stage/<name>    the stage's
  *   data, in passage             objects/ab/<digest>.<key>.<random>                 nothing
  *   meta, a draft                objects/ab/<digest>.meta.<key>.<random>            nothing
  *   both, under their names      objects/ab/                                        the object
@@ -99,9 +99,12 @@ static int bring(const struct stage *stage, const struct commit *commit) {
   char from[PATH_SIZE];
   bool unsound;
   if (!*stage->name) return 0;
-  int error = posix_move(stage_file(from, self, stage->name, "data"), commit->passage);
+  int error = posix_move(stage_data(from, stage), commit->passage);
   if (error || !self->shared || !self->durable) return error;
-  int fd = open(commit->passage, O_RDONLY | O_CLOEXEC); /* it may be a copy, which was flushed by nobody */
+  struct stat ours, brought;
+  if (fstat(stage->base.fd, &ours) || stat(commit->passage, &brought)) return errno;
+  if (ours.st_ino == brought.st_ino) return 0;
+  int fd = open(commit->passage, O_RDONLY | O_CLOEXEC); /* it is a copy, which was flushed by nobody */
   if (fd < 0) return errno;
   error = posix_flush(self, fd, &unsound);
   close(fd);
@@ -142,7 +145,7 @@ static int commit_files(struct stage *stage, const mc_digest *digest, const void
   if (!error) error = place_all(stage, &commit);
   if (error && *stage->name) { /* it may be committed again */
     if (commit.meta_fd >= 0) unlink(commit.meta_draft);
-    rename(commit.passage, stage_file(path, self, stage->name, "data"));
+    rename(commit.passage, stage_data(path, stage));
   }
   if (!error) error = settle(stage, digest, has_record);
   if (commit.meta_fd >= 0 && close(commit.meta_fd) && !error) error = errno;
@@ -172,7 +175,7 @@ mc_status posix_stage_commit(mc_stage *base, const mc_digest *digest, const void
   if (stage_is_full(error)) return stage_full(self, MC_SIZE_UNKNOWN, err);
   if (error) return posix_error(err, error, "can't put an object into %s", self->root);
   stage_close_files(stage); /* first: what is open keeps its folder alive on NFS */
-  if (*stage->name) remove_all(posix_path(path, self, "stage/%s", stage->name));
+  if (*stage->name && !stage->is_file) remove_all(posix_path(path, self, "stage/%s", stage->name));
   free(stage);
   return MC_OK;
 }

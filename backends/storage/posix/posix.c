@@ -268,6 +268,16 @@ static bool posix_object_path(mc_storage *storage, const mc_digest *digest, char
   return length < size;
 }
 
+static mc_status posix_look(mc_storage *storage, const mc_digest *digest, mc_stored *out, mc_error *err) {
+  char path[PATH_SIZE];
+  struct stat data, meta;
+  if (stat(posix_object_file(path, posix_of(storage), digest, ""), &data)) return posix_missing(err, errno, path);
+  if (stat(posix_object_file(path, posix_of(storage), digest, META), &meta)) return posix_missing(err, errno, path);
+  if (!S_ISREG(data.st_mode)) return posix_missing(err, ENOENT, path);
+  *out = (mc_stored){*digest, (uint64_t)data.st_size, mtime_of(&meta)};
+  return MC_OK;
+}
+
 struct scan {
   struct posix *self;
   bool (*visit)(void *user, const mc_stored *stored);
@@ -276,14 +286,10 @@ struct scan {
 
 static bool scan_object(void *user, const char *name) {
   struct scan *scan = user;
-  char path[PATH_SIZE];
-  struct stat data, meta;
+  mc_digest digest;
   mc_stored stored;
-  if (!key_is_valid(name) || mc_digest_parse(&stored.digest, name, NULL)) return true;
-  if (stat(posix_object_file(path, scan->self, &stored.digest, ""), &data) || !S_ISREG(data.st_mode)) return true;
-  if (stat(posix_object_file(path, scan->self, &stored.digest, META), &meta)) return true;
-  stored.size = (uint64_t)data.st_size;
-  stored.used_at = mtime_of(&meta);
+  if (!key_is_valid(name) || mc_digest_parse(&digest, name, NULL)) return true;
+  if (posix_look(&scan->self->base, &digest, &stored, NULL)) return true;
   return scan->visit(scan->user, &stored);
 }
 
@@ -409,6 +415,7 @@ const mc_storage_ops posix_storage_ops = {
     .touch = posix_touch,
     .object_path = posix_object_path,
     .scan = posix_scan,
+    .look = posix_look,
     .free_bytes = posix_free_bytes,
     .stage_create = posix_stage_create,
     .stage_resume = posix_stage_resume,

@@ -7,7 +7,7 @@
  *   elsewhere, and still         left by a crash, or its owner is paused            copied by whoever renames it first
  *
  * A stage without a key is a file that has no name before it is committed, where the file system can do that: it goes
- * with its process. A network file system can't, and has a folder as for any other.
+ * with its process. A network file system can't: there it has a stage's name, without a folder.
  *
  * The journal is a row of frames, each a length (u32, little-endian, never 0) and so many bytes: a process that is
  * killed inside of write(2) can leave half of what it wrote, which is cut off when the stage is adopted. adopt.c takes
@@ -31,6 +31,10 @@
 
 char *stage_file(char path[PATH_SIZE], const struct posix *self, const char *name, const char *file) {
   return posix_path(path, self, "stage/%s/%s", name, file);
+}
+
+char *stage_data(char path[PATH_SIZE], const struct stage *stage) {
+  return posix_path(path, storage_of(stage), stage->is_file ? "stage/%s" : "stage/%s/data", stage->name);
 }
 
 void stage_new_name(char name[NAME_SIZE], const char *key, const char *owner) {
@@ -144,27 +148,36 @@ int stage_open_nameless(int *fd, const struct posix *self, mode_t mode) {
   return *fd < 0 ? errno : 0;
 }
 
-/* A name is given by way of /proc. It is written as a whole at once, so that a full disk shows without its blocks being
- * set aside. */
-static int create_nameless(struct stage **out, struct posix *self, uint64_t size) {
+/* A small file, of data alone. Without a name, which is given by way of /proc, where that can be. It is written as a
+ * whole at once, so that a full disk shows without its blocks being set aside. 0 or an errno. */
+static int create_small(struct stage **out, struct posix *self, uint64_t size) {
+  char path[PATH_SIZE];
+  int error = 0;
   struct stage *stage = calloc(1, sizeof(*stage));
   if (!stage) return ENOMEM;
   *stage =
       (struct stage){.base = {.storage = &self->base, .fd = -1, .size = size}, .journal = -1, .record = {.fd = -1}};
-  int error = stage_open_nameless(&stage->base.fd, self, 0600);
+  if (self->nameless) {
+    error = stage_open_nameless(&stage->base.fd, self, 0600);
+  } else {
+    stage->is_file = true;
+    stage_new_name(stage->name, NO_KEY, self->owner);
+    stage->base.fd = open(stage_data(path, stage), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (stage->base.fd < 0) error = errno;
+  }
   if (!error && ftruncate(stage->base.fd, (off_t)size)) error = errno;
   if (!error) {
     *out = stage;
     return 0;
   }
+  if (stage->is_file && stage->base.fd >= 0) unlink(path);
   stage_close_files(stage);
   free(stage);
   return error;
 }
 
 static int create_any(struct stage **out, struct posix *self, const char *key, uint64_t size) {
-  if (key) return create(out, self, key, size);
-  return self->nameless ? create_nameless(out, self, size) : create(out, self, NO_KEY, size);
+  return key ? create(out, self, key, size) : create_small(out, self, size);
 }
 
 bool posix_can_be_nameless(const struct posix *self) {
@@ -290,7 +303,7 @@ void posix_stage_close(mc_stage *base, bool keep) {
   struct posix *self = storage_of(stage);
   char path[PATH_SIZE];
   stage_close_files(stage); /* first: what is open keeps its folder alive on NFS */
-  keep = keep && !stage->unsound && *stage->name && stage_give_away(self, stage->name) == 0;
+  keep = keep && !stage->unsound && !stage->is_file && *stage->name && stage_give_away(self, stage->name) == 0;
   if (!keep && *stage->name && remove_all(posix_path(path, self, "stage/%s", stage->name))) {
     log_warn(&self->logger, ORIGIN, "can't remove the stage %s", path);
   }

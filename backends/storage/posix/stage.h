@@ -18,6 +18,7 @@ struct stage {
   bool torn;              /* half a frame is behind them */
   bool unsound;           /* data could not be flushed: what the file holds is not known any more */
   struct draft record;    /* goes with the next commit */
+  bool is_file;           /* its name is that of its data, and it has no journal */
   char name[NAME_SIZE];   /* of its folder; empty: it has none */
 };
 
@@ -32,6 +33,8 @@ static inline struct posix *storage_of(const struct stage *stage) {
 /* ---- stage.c ---- */
 
 char *stage_file(char path[PATH_SIZE], const struct posix *self, const char *name, const char *file);
+/* Where the data of one that has a name is. */
+char *stage_data(char path[PATH_SIZE], const struct stage *stage);
 /* "<key>.<owner>.<random>": one that nothing else ever had. */
 void stage_new_name(char name[NAME_SIZE], const char *key, const char *owner);
 /* Make a stage's folder under a new name. 0 or an errno. */

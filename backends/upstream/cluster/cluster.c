@@ -117,13 +117,14 @@ static mc_status cluster_watch(mc_upstream *self, const char *prefix,
 
 /* ---- lists ---- */
 
-/* Call List and hand each batch to `take` until it ends or `take` sets *stop. */
-static mc_status list(mc_upstream *self, const char *prefix, bool origin,
+/* Call List and hand each batch to `take` until it ends or `take` sets *stop. `after`: of what is cached; or NULL. */
+static mc_status list(mc_upstream *self, const char *prefix, const char *after, bool origin,
                       mc_status (*take)(void *user, const Modelcache__V1__ListResponse *batch, bool *stop,
                                         mc_error *err),
                       void *user, const mc_call *call, mc_error *err) {
   Modelcache__V1__ListRequest request = MODELCACHE__V1__LIST_REQUEST__INIT;
   request.prefix = (char *)prefix;
+  if (after) request.after = (char *)after;
   request.origin = origin;
   struct rpc_stream *stream;
   mc_status status = service_call(&stream, service_of(self), "List", &request.base, call, err);
@@ -159,11 +160,11 @@ static mc_status take_entries(void *user, const Modelcache__V1__ListResponse *ba
   return MC_OK;
 }
 
-static mc_status cluster_entries(mc_upstream *self, const char *prefix,
+static mc_status cluster_entries(mc_upstream *self, const char *prefix, const char *after,
                                  bool (*visit)(void *user, const mc_entry *entry), void *user, const mc_call *call,
                                  mc_error *err) {
   struct entry_visit visits = {visit, user};
-  return list(self, prefix, false, take_entries, &visits, call, err);
+  return list(self, prefix, after, false, take_entries, &visits, call, err);
 }
 
 struct listed_visit {
@@ -190,7 +191,7 @@ static mc_status cluster_list(mc_upstream *self, const char *url, size_t max,
                               bool (*visit)(void *user, const mc_listed *listed), void *user, const mc_call *call,
                               mc_error *err) {
   struct listed_visit visits = {visit, user, max, max};
-  return list(self, url, true, take_listed, &visits, call, err);
+  return list(self, url, NULL, true, take_listed, &visits, call, err);
 }
 
 /* ---- managing ---- */
@@ -241,6 +242,25 @@ static mc_status cluster_check(mc_upstream *self, const char *url, mc_origin_che
   return status;
 }
 
+static mc_status cluster_repair(mc_upstream *self, bool dry_run, mc_repair_result *out, const mc_call *call,
+                                mc_error *err) {
+  Modelcache__V1__RepairRequest request = MODELCACHE__V1__REPAIR_REQUEST__INIT;
+  request.dry_run = dry_run;
+  void *message = NULL;
+  mc_status status = service_unary(&message, &modelcache__v1__repair_response__descriptor, service_of(self), "Repair",
+                                   &request.base, call, err);
+  if (status) return status;
+  const Modelcache__V1__RepairResponse *answer = message;
+  *out = (mc_repair_result){.struct_size = sizeof(*out),
+                            .records = answer->records,
+                            .entries = answer->entries,
+                            .missing = answer->missing,
+                            .older = answer->older,
+                            .objects = answer->objects};
+  message_free(message);
+  return MC_OK;
+}
+
 static const mc_upstream_cache_ops cache_ops = {
     .entries = cluster_entries,
     .prefetch = cluster_prefetch,
@@ -249,6 +269,7 @@ static const mc_upstream_cache_ops cache_ops = {
     .check = cluster_check,
     .history = cluster_history,
     .watch = cluster_watch,
+    .repair = cluster_repair,
 };
 
 const mc_upstream_ops cluster_upstream_ops = {

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MC_STORAGE_ABI 1
+#define MC_STORAGE_ABI 2
 
 enum {
   MC_STORAGE_PERSISTENT = 1 << 0, /* outlives the process; then the record ops, stage_resume and restage are required */
@@ -87,6 +87,8 @@ typedef struct mc_storage_ops {
   /* Required. Report every whole object, once, in any order; `visit` returns false to stop. Those that come or go
    * meanwhile may be left out. */
   mc_status (*scan)(mc_storage *self, bool (*visit)(void *user, const mc_stored *stored), void *user, mc_error *err);
+  /* Optional, of storages that several processes share. What scan would report of this object. MC_NOT_FOUND. */
+  mc_status (*look)(mc_storage *self, const mc_digest *digest, mc_stored *out, mc_error *err);
   /* Optional. Bytes free on what lies below, for a limit beside the configured one. */
   mc_status (*free_bytes)(mc_storage *self, uint64_t *bytes, mc_error *err);
 

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define MC_UPSTREAM_ABI 1
+#define MC_UPSTREAM_ABI 2
 
 enum {
   MC_UPSTREAM_CACHE = 1 << 0, /* is itself a cache: the ops of `cache` are there, and it takes URLs of any scheme */
@@ -99,9 +99,10 @@ struct mc_sink {
 
 /* For the upstreams that are caches (MC_UPSTREAM_CACHE): the operations on what they keep. */
 typedef struct mc_upstream_cache_ops {
-  /* Report the entries whose URL begins with `prefix`, sorted by URL. */
-  mc_status (*entries)(mc_upstream *self, const char *prefix, bool (*visit)(void *user, const mc_entry *entry),
-                       void *user, const mc_call *call, mc_error *err);
+  /* Report the entries whose URL begins with `prefix` and comes after `after` (NULL or "": all), sorted by URL. */
+  mc_status (*entries)(mc_upstream *self, const char *prefix, const char *after,
+                       bool (*visit)(void *user, const mc_entry *entry), void *user, const mc_call *call,
+                       mc_error *err);
   mc_status (*prefetch)(mc_upstream *self, const char *url, bool pin, const mc_call *call, mc_error *err);
   mc_status (*evict)(mc_upstream *self, const char *url, uint64_t *evicted, const mc_call *call, mc_error *err);
   /* The service's state as a JSON document; *json is malloced, the caller frees it. */
@@ -115,6 +116,8 @@ typedef struct mc_upstream_cache_ops {
    * that changes from then on is told. Blocks until the call ends, or the connection does: never MC_OK. */
   mc_status (*watch)(mc_upstream *self, const char *prefix, void (*changed)(void *user, const mc_entry *entry),
                      void *user, const mc_call *call, mc_error *err);
+  /* Optional. Have the service compare its coordination with its storage: see mc_repair. */
+  mc_status (*repair)(mc_upstream *self, bool dry_run, mc_repair_result *out, const mc_call *call, mc_error *err);
 } mc_upstream_cache_ops;
 
 typedef struct mc_upstream_ops {
