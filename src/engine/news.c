@@ -219,6 +219,7 @@ static void hear_entry(struct news *news, const mc_entry *before, const mc_entry
 }
 
 static void hear_gap(struct news *news, bool empty) {
+  coordination_found(news->cache); /* it is told once it is over */
   if (!news->cache->home) return;
   pthread_mutex_lock(&news->lock);
   atomic_fetch_add(&news->gaps, 1);
