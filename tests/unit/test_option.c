@@ -203,7 +203,7 @@ static void what_is_wrong_is_said_with_the_bounds(void **state) {
 
 static void printing_shows_no_password(void **state) {
   (void)state;
-  static const char *const cases[][2] = {
+  static const char *const texts[][2] = {
       {"redis://user:hunter2@host:6379/0?prefix=a", "redis://user:*@host:6379/0?prefix=a"},
       {"redis://:hun:t@/er2@host", "redis://:*@host"},
       {"redis://user@host:6379", "redis://user@host:6379"},
@@ -211,9 +211,9 @@ static void printing_shows_no_password(void **state) {
       {"/a:b@c", "/a:b@c"},
   };
   char text[64];
-  for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-    struct values values = {.string = cases[i][0]};
-    assert_string_equal(mc_option_print(&string, &values, text, sizeof(text)), cases[i][1]);
+  for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+    struct values values = {.string = texts[i][0]};
+    assert_string_equal(mc_option_print(&string, &values, text, sizeof(text)), texts[i][1]);
   }
 }
 
