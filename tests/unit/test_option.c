@@ -201,6 +201,22 @@ static void what_is_wrong_is_said_with_the_bounds(void **state) {
   assert_true(strlen(err.message) < 120); /* not all of it is repeated */
 }
 
+static void printing_shows_no_password(void **state) {
+  (void)state;
+  static const char *const texts[][2] = {
+      {"redis://user:hunter2@host:6379/0?prefix=a", "redis://user:*@host:6379/0?prefix=a"},
+      {"redis://:hun:t@/er2@host", "redis://:*@host"},
+      {"redis://user@host:6379", "redis://user@host:6379"},
+      {"redis://host:6379/0", "redis://host:6379/0"},
+      {"/a:b@c", "/a:b@c"},
+  };
+  char text[64];
+  for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+    struct values values = {.string = texts[i][0]};
+    assert_string_equal(mc_option_print(&string, &values, text, sizeof(text)), texts[i][1]);
+  }
+}
+
 static void printing_stays_in_its_buffer(void **state) {
   (void)state;
   struct values values = {.string = "a long text", .size = UINT64_MAX, .choice = 9};
@@ -238,8 +254,8 @@ static void every_default_can_be_written(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(values_are_taken_or_refused),           cmocka_unit_test(members_get_their_units),
-      cmocka_unit_test(what_is_wrong_is_said_with_the_bounds), cmocka_unit_test(printing_stays_in_its_buffer),
-      cmocka_unit_test(every_default_can_be_written),
+      cmocka_unit_test(what_is_wrong_is_said_with_the_bounds), cmocka_unit_test(printing_shows_no_password),
+      cmocka_unit_test(printing_stays_in_its_buffer),          cmocka_unit_test(every_default_can_be_written),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

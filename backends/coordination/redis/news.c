@@ -142,6 +142,7 @@ static void told(struct channel *channel, const struct flight_message *message) 
     if (!channel->news) channel->news = malloc(sizeof(*channel->news));
     if (channel->news) *channel->news = message->news;
     channel->token = message->token;
+    channel->told++;
   }
   DL_FOREACH(channel->waiters, waiter) {
     if (waiter->token > message->token) continue; /* of a claim before */

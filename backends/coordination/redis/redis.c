@@ -405,8 +405,12 @@ static mc_status redis_filled(mc_coordination *coordination, mc_error *err) {
   redisReply *reply;
   snprintf(name, sizeof(name), "%sfilled", self->address.prefix);
   mc_status status = pool_ask(&reply, self, (const char *const[]){"SET", name, "1", NULL}, err);
-  if (!status) freeReplyObject(reply);
-  return status;
+  if (status) return status;
+  freeReplyObject(reply);
+  pthread_mutex_lock(&self->lock);
+  self->filled = true;
+  pthread_mutex_unlock(&self->lock);
+  return MC_OK;
 }
 
 /* ---- opening ---- */

@@ -58,6 +58,7 @@ struct channel {
   unsigned times;      /* it came to be heard: what was told before that may have been missed */
   mc_claim_news *news; /* what was told last, or NULL */
   uint64_t token;      /* by the owner of that claim */
+  unsigned told;       /* counts it */
   struct waiter *waiters;
   UT_hash_handle hh;
 };

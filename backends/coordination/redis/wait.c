@@ -14,20 +14,19 @@ struct wait {
   const char *key;
   struct waiter waiter;
   struct channel *channel;
-  unsigned looked, handed; /* at which of the channel's times; at which of the waiter's `heard` */
+  unsigned looked, handed; /* at which of the channel's times; up to which of what was told there */
   void (*news)(void *user, const mc_claim_news *news);
   void *user;
 };
 
-/* Whether the claim is there, until when, and what was told last; all of which what is heard meanwhile is newer than.
- */
+/* Whether the claim is there, until when, and what was told last; unless something newer is heard meanwhile. */
 static mc_status look(struct wait *wait, mc_error *err) {
   struct redis *self = wait->self;
   char token[24];
   mc_claim_news news;
   redisReply *reply;
   pthread_mutex_lock(&self->lock);
-  unsigned heard = wait->waiter.heard;
+  unsigned heard = wait->waiter.heard, told = wait->channel->told;
   pthread_mutex_unlock(&self->lock);
   snprintf(token, sizeof(token), "%llu", (unsigned long long)wait->waiter.token);
   mc_status status = pool_run(&reply, self, SCRIPT_LOOK, (const char *const[]){wait->key, token, NULL}, err);
@@ -35,9 +34,9 @@ static mc_status look(struct wait *wait, mc_error *err) {
   bool there = reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
                reply->element[0]->type == REDIS_REPLY_INTEGER && reply->element[1]->type == REDIS_REPLY_STRING;
   pthread_mutex_lock(&self->lock);
-  bool newest = wait->waiter.heard == heard;
+  bool newest = wait->channel->told == told;
   if (!there) wait->waiter.ended = true;
-  if (there && newest) wait->waiter.lease_end = deadline_in_ms(reply->element[0]->integer);
+  if (there && wait->waiter.heard == heard) wait->waiter.lease_end = deadline_in_ms(reply->element[0]->integer);
   pthread_mutex_unlock(&self->lock);
   if (there && newest && wait->news && reply->element[1]->len &&
       claim_news_decode(&news, reply->element[1]->str, (size_t)reply->element[1]->len)) {
@@ -51,8 +50,8 @@ static mc_status look(struct wait *wait, mc_error *err) {
 static void hand_over(struct wait *wait) {
   struct redis *self = wait->self;
   const struct channel *channel = wait->channel;
-  bool any = channel->news && channel->token == wait->waiter.token && wait->handed != wait->waiter.heard;
-  wait->handed = wait->waiter.heard;
+  bool any = channel->news && channel->token == wait->waiter.token && wait->handed != channel->told;
+  wait->handed = channel->told;
   if (!any || !wait->news) return;
   mc_claim_news copy = *channel->news;
   pthread_mutex_unlock(&self->lock);
@@ -102,7 +101,10 @@ mc_status redis_wait(mc_coordination *coordination, const char *key, uint64_t to
   }
   pthread_mutex_lock(&self->lock);
   wait.channel = subscriber_join(self, key, &wait.waiter);
-  if (wait.channel) wait.looked = wait.channel->state == CHANNEL_HEARD ? wait.channel->times - 1 : wait.channel->times;
+  if (wait.channel) {
+    wait.looked = wait.channel->times - (wait.channel->state == CHANNEL_HEARD); /* else it is yet to be */
+    wait.handed = wait.channel->told;
+  }
   pthread_mutex_unlock(&self->lock);
   mc_status status = MC_OK;
   if (wait.channel) {
