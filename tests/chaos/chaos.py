@@ -181,8 +181,17 @@ class Nemesis(threading.Thread):
     def __init__(self, world, dice):
         super().__init__(daemon=True)
         self.world, self.dice = world, dice
+        self.done = threading.Event()
 
     def run(self):
+        try:
+            self.harm()
+        finally:
+            self.done.set()
+        # What it has started ends with its thread, as what a process starts ends with the process.
+        self.world.closed.wait()
+
+    def harm(self):
         pods, redis = self.world.cluster.pods, self.world.redis
         kinds = [
             *[(self.kill_pod, pod) for pod in pods],
@@ -283,7 +292,7 @@ class World:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         self.processes, self.checker = Processes(), Checker(GRACE, options.strict)
-        self.ready, self.quiet, self.over = (threading.Event() for _ in range(3))
+        self.ready, self.quiet, self.over, self.closed = (threading.Event() for _ in range(4))
         self.start, self.log = time.monotonic(), open(folder / "events.log", "w")
 
     def dice(self, name):
@@ -305,8 +314,10 @@ class World:
             thread.start()
         self.watch(self.start + 60 * self.options.minutes, clients)
         self.quiet.set()
-        for thread in [*chaos, publisher]:
-            thread.join(120 * SLOWNESS)
+        publisher.join(120 * SLOWNESS)
+        for thread in chaos:
+            if not thread.done.wait(120 * SLOWNESS):
+                self.checker.broken("the chaos itself hangs")
         if not self.checker.violations:
             self.converge()
         self.over.set()
@@ -377,6 +388,7 @@ class World:
         self.quiet.set()
         self.over.set()
         self.processes.close()
+        self.closed.set()
         if hasattr(self, "cluster"):
             self.cluster.close()
         self.log.close()
