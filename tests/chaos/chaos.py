@@ -100,6 +100,13 @@ class Publisher(threading.Thread):
         self.world.checker.published(publication)
 
 
+class AllPods:
+    """The pods as a client can name them: it asks one, and the next when that is down."""
+
+    def __init__(self, pods):
+        self.endpoint = "modelcache://" + ",".join(pod.control for pod in pods)
+
+
 class Client(threading.Thread):
     """Gets one path after the other: `self.get(path)` returns (status, digest, real digest, message)."""
 
@@ -328,7 +335,7 @@ class World:
     def clients(self):
         made = []
         for number in range(2):
-            for server in [*self.cluster.pods, self.cluster, self.cluster]:
+            for server in [*self.cluster.pods, self.cluster, AllPods(self.cluster.pods)]:
                 name = f"client{len(made)}"
                 made.append(LongClient(self, name, server, self.dice(name), self.getters[number]))
         for server in (self.cluster, self.cluster.pods[0]):
