@@ -41,6 +41,7 @@ from measure import (  # noqa: E402
 )
 from report import markdown, plot  # noqa: E402
 
+import cluster_bench  # noqa: E402
 import stores_bench  # noqa: E402
 
 PROGRAMS = BUILD / "tests" / "bench"
@@ -77,6 +78,7 @@ class Bench:
     def __init__(self, options, folder, processes):
         self.options, self.folder, self.processes = options, folder, processes
         self.rounds = options.rounds
+        self.programs = PROGRAMS
         self.table = Table()
         self.numbers = 0
         self.shm = None
@@ -328,6 +330,23 @@ class Bench:
     def s3_memory(self):
         stores_bench.memory(self)
 
+    # ---- (f) several pods: see cluster_bench.py ----
+
+    def cluster(self):
+        cluster_bench.herd(self)
+
+    def redirect(self):
+        cluster_bench.redirect(self)
+
+    def wakeup(self):
+        cluster_bench.wakeup(self)
+
+    def hotrpc(self):
+        cluster_bench.hot_rpc(self)
+
+    def million(self):
+        cluster_bench.million(self)
+
     def waiting(self):
         """10,000 callers wait for one download that does not end."""
         count = 1000 if self.options.quick else 10000
@@ -364,6 +383,7 @@ def holder(server, url, count, connections):
 
 
 PARTS = ("hot", "cold", "herd", "rpc", "waiting", "s3", "s3_tree", "s3_memory")
+PARTS += ("cluster", "redirect", "wakeup", "hotrpc", "million")
 
 
 def main():
