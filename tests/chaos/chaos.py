@@ -100,6 +100,13 @@ class Publisher(threading.Thread):
         self.world.checker.published(publication)
 
 
+class AllPods:
+    """The pods as a client can name them: it asks one, and the next when that is down."""
+
+    def __init__(self, pods):
+        self.endpoint = "modelcache://" + ",".join(pod.control for pod in pods)
+
+
 class Client(threading.Thread):
     """Gets one path after the other: `self.get(path)` returns (status, digest, real digest, message)."""
 
@@ -181,8 +188,17 @@ class Nemesis(threading.Thread):
     def __init__(self, world, dice):
         super().__init__(daemon=True)
         self.world, self.dice = world, dice
+        self.done = threading.Event()
 
     def run(self):
+        try:
+            self.harm()
+        finally:
+            self.done.set()
+        # What it has started ends with its thread, as what a process starts ends with the process.
+        self.world.closed.wait()
+
+    def harm(self):
         pods, redis = self.world.cluster.pods, self.world.redis
         kinds = [
             *[(self.kill_pod, pod) for pod in pods],
@@ -283,7 +299,7 @@ class World:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         self.processes, self.checker = Processes(), Checker(GRACE, options.strict)
-        self.ready, self.quiet, self.over = (threading.Event() for _ in range(3))
+        self.ready, self.quiet, self.over, self.closed = (threading.Event() for _ in range(4))
         self.start, self.log = time.monotonic(), open(folder / "events.log", "w")
 
     def dice(self, name):
@@ -305,8 +321,10 @@ class World:
             thread.start()
         self.watch(self.start + 60 * self.options.minutes, clients)
         self.quiet.set()
-        for thread in [*chaos, publisher]:
-            thread.join(120 * SLOWNESS)
+        publisher.join(120 * SLOWNESS)
+        for thread in chaos:
+            if not thread.done.wait(120 * SLOWNESS):
+                self.checker.broken("the chaos itself hangs")
         if not self.checker.violations:
             self.converge()
         self.over.set()
@@ -317,7 +335,7 @@ class World:
     def clients(self):
         made = []
         for number in range(2):
-            for server in [*self.cluster.pods, self.cluster, self.cluster]:
+            for server in [*self.cluster.pods, self.cluster, AllPods(self.cluster.pods)]:
                 name = f"client{len(made)}"
                 made.append(LongClient(self, name, server, self.dice(name), self.getters[number]))
         for server in (self.cluster, self.cluster.pods[0]):
@@ -377,6 +395,7 @@ class World:
         self.quiet.set()
         self.over.set()
         self.processes.close()
+        self.closed.set()
         if hasattr(self, "cluster"):
             self.cluster.close()
         self.log.close()

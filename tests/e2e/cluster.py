@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from tcp_proxy import Proxy  # noqa: E402
 
 REDIS_SERVER = shutil.which("redis-server") or "/usr/bin/redis-server"
+RWXFS = BUILD / "tests" / "rwx" / "rwxfs"
 GETTER = BUILD / "tests" / "support" / "getter"
 LEASE_MS = 2000 * SLOWNESS  # of the pods' claims
 
@@ -287,6 +288,9 @@ class Cluster:
         return self
 
     def close(self):
+        for pod in self.pods:
+            if pod.process:
+                pod.kill9()
         for proxy in [self.service, *(pod.proxy for pod in self.pods if pod.proxy)]:
             proxy.stop()
 
@@ -316,6 +320,26 @@ class Cluster:
 
     def others(self, pod):
         return [other for other in self.pods if other is not pod]
+
+
+# ---- volumes ----
+
+
+class Mount:
+    """A folder as one machine sees it on a network volume: tests/rwx/rwxfs.c."""
+
+    def __init__(self, processes, backing, path, *options):
+        self.processes, self.path = processes, pathlib.Path(path)
+        self.path.mkdir(parents=True)
+        self.process = processes.start_server([RWXFS, backing, path, *options], stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline() != "ready\n":
+            raise AssertionError(f"rwxfs has not mounted {path}")
+
+    def close(self):
+        self.processes.kill(self.process)
+        self.process.wait(30)
+        self.processes.forget(self.process)
+        subprocess.run(["umount", "-l", self.path], check=True)
 
 
 # ---- clients ----

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import os
 import pathlib
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from cluster import Cluster, Getter, Redis  # noqa: E402
+from cluster import RWXFS, Cluster, Getter, Mount, Redis  # noqa: E402
 from harness import MODELCACHE, MODELCACHED, ROOT, Command, Modelcached, Nginx, Origin, Processes  # noqa: E402
 from stores import MAKES, S3_MAKES, SERVERS  # noqa: E402
 
@@ -139,7 +140,28 @@ def redis(make_redis):
 
 
 @pytest.fixture
-def make_cluster(processes, folder, request):
+def make_mounts(folder):
+    """A function that mounts one folder so many times, as the machines of a network volume see it."""
+    # Of their own: what a test has started in any order ends before them.
+    processes, mounts = Processes(), []
+
+    def make(count, *options):
+        if not RWXFS.exists() or not os.access("/dev/fuse", os.W_OK) or os.geteuid() != 0:
+            pytest.skip("nothing can be mounted here")
+        backing = folder / "volume"
+        backing.mkdir()
+        for number in range(count):
+            mounts.append(Mount(processes, backing, folder / f"mount{number}", *options))
+        return [mount.path for mount in mounts]
+
+    yield make
+    for mount in mounts:
+        mount.close()
+    processes.close()
+
+
+@pytest.fixture
+def make_cluster(make_mounts, processes, folder, request):
     """A function that starts pods with further flags, over one storage folder and one Redis:
     make_cluster(3, "--retries", 1)."""
     numbers, made = itertools.count(1), []

@@ -161,6 +161,24 @@ def test_downloads_at_once_of_many_files(nginx, make_cluster, getter):
         assert nginx.bytes_sent(model.path.name) == model.size
 
 
+@pytest.mark.parametrize("habits", [(), ("--names=2000", "--attrs=2000"), ("--copy-renames",)])
+def test_pods_with_mounts_of_their_own(nginx, make_mounts, make_cluster, make_client, getter, folder, habits):
+    """One folder, mounted by each as a network volume is that shows late what others did, or copies what it renames."""
+    cluster = make_cluster(2, storages=make_mounts(2, *habits))
+    models = [nginx.model(f"{number}.bin", 3 * CHUNK + number, seed=number) for number in range(3)]
+    clients = [getter.client(pod) for pod in cluster]
+    started = [
+        (model, getter.get(client, nginx.url(model.path.name), 4 * CHUNK)) for model in models for client in clients
+    ]
+    for model, get_ in started:
+        check(get_.wait(), model)
+    for model in models:
+        assert nginx.bytes_sent(model.path.name) == model.size
+        for pod in cluster:
+            assert get(make_client, pod, nginx.url(model.path.name), folder / "out") == model.sha256
+        assert nginx.bytes_sent(model.path.name) == model.size
+
+
 # ---- pods that die ----
 
 
