@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/ledger.h"
+#include "engine/member.h"
 #include "engine/reconcile.h"
 
 #define RETRY_MS      1000 /* after a failure; twice as much after each further one, up to: */
@@ -105,6 +106,7 @@ static bool reconcile_once(struct news *news) {
   pthread_mutex_unlock(&news->lock);
   mc_status status = reconcile(news->cache, &how, &found, &error);
   tell_result(news, status, &found, &error);
+  if (!status && how.announce) entry_announce(news->cache, NULL); /* what went meanwhile nobody has told */
   pthread_mutex_lock(&news->lock);
   bool again = atomic_load(&news->gaps) != news->gaps_seen && !atomic_load(&news->stopped);
   if (!again && !status) {
@@ -134,6 +136,7 @@ static void see(struct mc_cache *cache, const struct sight *sight) {
   for (size_t i = 0; i + 1 < cache->tier_count && sight->dropped; i++) {
     uint64_t bytes;
     tier_remove(cache->tiers[i], &sight->digest, &bytes, NULL);
+    member_kick(cache->member);
   }
   tier_look(cache->home, &sight->digest);
 }
@@ -216,6 +219,7 @@ static void hear_entry(struct news *news, const mc_entry *before, const mc_entry
 }
 
 static void hear_gap(struct news *news, bool empty) {
+  coordination_found(news->cache); /* it is told once it is over */
   if (!news->cache->home) return;
   pthread_mutex_lock(&news->lock);
   atomic_fetch_add(&news->gaps, 1);

@@ -25,15 +25,11 @@ static struct slot *victim(struct tier *tier) {
 enum fate { FATE_GOES, FATE_STAYS, FATE_GONE };
 
 /* What becomes of a victim in a storage that others use, too: one of them may have used it since, or have removed it.
- * The order of those that are idle is mended as it shows. With the lock held, which is let go of meanwhile. */
+ * With the lock held, which is let go of meanwhile. */
 static enum fate judge(struct tier *tier, struct slot *slot) {
   struct change change;
   mc_stored stored;
   if (!tier->shared) return FATE_GOES;
-  if (slot->next && slot->used_at > slot->next->used_at) { /* as a rescan has found */
-    index_place(tier, slot);
-    return FATE_STAYS;
-  }
   change_begin(tier, &change, &slot->object.digest); /* nobody opens or removes it meanwhile */
   pthread_mutex_unlock(&tier->lock);
   mc_status status = storage_look(tier->storage, &change.digest, &stored, NULL);
@@ -61,9 +57,14 @@ static void evict(struct tier *tier, struct slot *slot) {
   pthread_mutex_lock(&tier->lock);
 }
 
-/* The same for one that may yet stay. Returns the bytes that are free now. */
+/* The same for one that may yet stay. Returns the bytes that are free now. What was found to be used later than it was
+ * thought gets its place in the order now that it shows. */
 static uint64_t evict_or_spare(struct tier *tier, struct slot *slot) {
   uint64_t size = slot->object.size;
+  if (tier->shared && slot->next && slot->used_at > slot->next->used_at) {
+    index_place(tier, slot);
+    return 0;
+  }
   enum fate fate = judge(tier, slot);
   if (fate == FATE_GOES) evict(tier, slot);
   return fate == FATE_STAYS ? 0 : size;

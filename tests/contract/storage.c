@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/io.h"
-#include "volume.h"
+#include "tests/rwx/volume.h"
 #include <modelcache/backend/storage.h>
 
 extern const mc_storage_ops posix_storage_ops, memory_storage_ops;

@@ -43,6 +43,17 @@ static void take_list(const void *data, size_t size) {
   message_free(message);
 }
 
+static void take_history(const void *data, size_t size) {
+  void *message;
+  if (message_unpack(&message, &modelcache__v1__stat_response__descriptor, data, size, NULL)) return;
+  const Modelcache__V1__StatResponse *answer = message;
+  for (size_t i = 0; i < answer->n_history; i++) {
+    mc_former former;
+    if (former_from(&former, answer->history[i], NULL) == MC_OK) CHECK(strlen(former.validators.etag) < 256);
+  }
+  message_free(message);
+}
+
 static void take_check(const void *data, size_t size) {
   void *message;
   if (message_unpack(&message, &modelcache__v1__check_origin_response__descriptor, data, size, NULL)) return;
@@ -85,6 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       CHECK(length <= MOST);
       take_fetch_event(message, length);
       take_list(message, length);
+      take_history(message, length);
       take_check(message, length);
     }
   }

@@ -24,6 +24,11 @@ static void take(const char *key, const void *data, size_t size) {
   CHECK(memcmp(&again->validators, &entry->validators, sizeof(entry->validators)) == 0);
   CHECK(again->revision == entry->revision && again->missing == entry->missing);
   CHECK(again->fetched_at == entry->fetched_at && again->checked_at == entry->checked_at);
+  CHECK(entry->history_count <= MC_HISTORY_MOST && again->history_count == entry->history_count);
+  for (size_t i = 0; i < entry->history_count; i++) {
+    CHECK(memcmp(&again->history[i], &entry->history[i], sizeof(mc_former)) == 0);
+    CHECK(strlen(entry->history[i].validators.etag) < sizeof(entry->history[i].validators.etag));
+  }
   free(again);
   free(text);
   free(entry);

@@ -23,7 +23,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "engine/verify.h"
-#include "volume.h"
+#include "tests/rwx/volume.h"
 #include <modelcache/backend/storage.h>
 
 extern const mc_storage_ops posix_storage_ops;

@@ -1,4 +1,4 @@
-#include "volume.h"
+#include "tests/rwx/volume.h"
 
 #include <fcntl.h>
 #include <signal.h>

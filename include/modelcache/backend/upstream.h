@@ -112,7 +112,7 @@ typedef struct mc_upstream_cache_ops {
   /* Optional. Report what a URL was before: see mc_history. */
   mc_status (*history)(mc_upstream *self, const char *url, bool (*visit)(void *user, const mc_former *former),
                        void *user, const mc_call *call, mc_error *err);
-  /* Optional. Report what changes under a prefix: see mc_watch. The first call of `changed`, with NULL, says that all
+  /* Optional. Report what changes under a prefix: see mc_watch. A call of `changed` with NULL says that all
    * that changes from then on is told. Blocks until the call ends, or the connection does: never MC_OK. */
   mc_status (*watch)(mc_upstream *self, const char *prefix, void (*changed)(void *user, const mc_entry *entry),
                      void *user, const mc_call *call, mc_error *err);
