@@ -17,8 +17,20 @@ import time
 
 from cluster import Redis
 from harness import Modelcached, Nginx, wait_until
-from measure import GIB, MIB, Program, Servers, Worker, children, cpu_seconds, interleave, make_file, output_of, ratios
-from measure import read_again
+from measure import (
+    GIB,
+    MIB,
+    Program,
+    Servers,
+    Worker,
+    children,
+    cpu_seconds,
+    interleave,
+    make_file,
+    output_of,
+    ratios,
+    read_again,
+)
 
 CLIENTS = 300
 WAITERS = 50
@@ -81,6 +93,10 @@ class CachingNginx(Nginx):
         extra = self.LOCATION.format(port=origin.port)
         super().__init__(bench.processes, bench.folder / f"nginx{bench.numbers}", 2, extra=extra)
 
+    def seconds(self):
+        """CPU time of the workers that run now."""
+        return sum(cpu_seconds(pid) for pid in children(self.process.pid))
+
     def empty(self):
         self.stop()
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
@@ -106,7 +122,7 @@ def herd_from(bench, rate, what, size):
         )
         for count in (1, 2, 3)
     }
-    theirs = {f"{CLIENTS} clients, nginx proxy_cache": Worker([*swarm, "http", proxy.url("model.bin")], Nothing())}
+    theirs = {f"{CLIENTS} clients, nginx proxy_cache": Worker([*swarm, "http", proxy.url("model.bin")], proxy)}
     ingress = {name: [] for name in ours | theirs}
 
     def before():
@@ -142,6 +158,7 @@ def herd_from(bench, rate, what, size):
 def add_herd(bench, what, size, samples, ingress, names):
     ours, theirs, best = names
     note = f"{CLIENTS} × {size // MIB} MiB, all on this machine"
+    bench.table.add_speeds(f"cluster, {what}", CLIENTS * size, {name: samples[name] for name in (*ours, theirs)})
     for name in ours:
         bench.table.add("cluster", f"bytes out of the origin ÷ size, {name}, {what}", ingress[name], 1.0, False)
         if max(ingress[name]) != 1 or min(ingress[name]) != 1:
@@ -157,13 +174,6 @@ def add_herd(bench, what, size, samples, ingress, names):
         over = ratios(samples[name], samples[theirs])
         note = "ours compare every chunk with its hash, nginx's throw the bytes away"
         bench.table.add("cluster", f"last of {name} ÷ of {theirs}, {what}", over, 1.0, False, note=note)
-
-
-class Nothing:
-    """In place of Servers, for one whose processes come and go."""
-
-    def seconds(self):
-        return 0
 
 
 def count_of(count, what):
