@@ -15,8 +15,10 @@ struct mc_coordination_ops;
 struct mc_transport_ops;
 
 typedef enum mc_verify {
-  MC_VERIFY_NEVER,  /* trust what is stored (what arrives over a wire is verified all the same) */
-  MC_VERIFY_STORED, /* an object's chunks are checked when this process first opens it, and when its file has changed */
+  MC_VERIFY_NEVER, /* trust what is stored (what arrives over a wire is verified all the same) */
+  /* An object's chunks are checked when this process first opens it, and when its file has changed; but not of one that
+   * another member has just downloaded while this one waited for it, which has hashed it. */
+  MC_VERIFY_STORED,
 } mc_verify;
 
 typedef enum mc_durable {

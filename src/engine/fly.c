@@ -4,261 +4,16 @@
 #include <string.h>
 
 #include "base/url.h"
-#include "engine/download.h"
-#include "engine/engine.h"
+#include "engine/fly.h"
 
 #define META_MAX ((size_t)256 << 20)
-
-/* Everything that one run of it works with. */
-struct run {
-  struct flight *flight;
-  struct mc_cache *cache;
-  struct download *download;
-  mc_entry *entry; /* what is known, or NULL */
-  mc_file *file;   /* the copy at hand, verified, or NULL */
-  mc_claim claim;
-  mc_entry *overtaken; /* what could not be published, as another has got further, or is about to; or NULL */
-  bool recorded;       /* a record was written, or a commit told to */
-  bool unheard;        /* the claim's owner can't be waited for */
-  bool missing;        /* the upstream says that it does not exist */
-  bool outdated;       /* what the hint says is not so any more */
-};
-
-/* ---- publishing ---- */
-
-static bool same_state(const mc_entry *a, const mc_entry *b) {
-  if (!a || !b) return a == b;
-  return a->missing == b->missing && a->has_digest == b->has_digest &&
-         (!a->has_digest || mc_digest_equal(&a->digest, &b->digest));
-}
-
-/* Whether the entry is to be pinned, as far as those who joined want it. */
-static bool wants_pin(struct flight *flight, bool pinned) {
-  pthread_mutex_lock(&flight->cache->lock);
-  bool pin = flight->pin || (pinned && !flight->unpin);
-  pthread_mutex_unlock(&flight->cache->lock);
-  return pin;
-}
-
-/* The same for the last time: whoever comes from now on needs another flight. That is also because another member may
- * publish something newer once our claim is given back: see make_plan. */
-static bool settle_pin(struct flight *flight, bool pinned) {
-  pthread_mutex_lock(&flight->cache->lock);
-  bool pin = flight->pin || (pinned && !flight->unpin);
-  flight->settled = true;
-  flight_seal(flight);
-  pthread_mutex_unlock(&flight->cache->lock);
-  return pin;
-}
-
-/* Of two entries the one with the larger revision is newer: see coordination.h. */
-static void stamp(const struct run *run, mc_entry *entry) {
-  uint64_t least = run->claim.granted ? run->claim.token : (uint64_t)clock_wall_ms() * 1000;
-  uint64_t known = run->entry ? run->entry->revision : 0;
-  entry->revision = least > known ? least : known + 1;
-}
-
-static mc_status put_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage,
-                            mc_error *err) {
-  if (entry->has_digest || entry->history_count || entry->pinned) return entry_record(cache, key, entry, stage, err);
-  mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
-  if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, key, NULL);
-  return MC_OK;
-}
-
-/* Write the record, or have the commit of `stage` do so, unless the claim was lost: whoever has it since may have
- * written a newer one. Who loses it from here on mends that: see mend_record. */
-static mc_status write_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
-  mc_coordination *coordination = run->cache->coordination;
-  const char *key = run->flight->key;
-  if (run->claim.granted && (claim_is_lost(run->flight) ||
-                             coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL) == MC_BUSY)) {
-    return MC_OK;
-  }
-  run->recorded = true;
-  return put_record(run->cache, key, entry, stage, err);
-}
-
-/* Publish it with the claim. If that is gone, it is as good without one, as long as nobody has it or has published
- * since: it is gone, too, when the coordination has lost all. */
-static mc_status publish_entry(struct run *run, const mc_entry *entry, mc_error *err) {
-  mc_coordination *coordination = run->cache->coordination;
-  const char *key = run->flight->key;
-  uint64_t token = run->claim.granted ? run->claim.token : 0;
-  claim_keep(run->flight, 0); /* a renewal that comes later must not take it for lost */
-  mc_status status = coordination->ops->publish(coordination, key, token, entry, err);
-  if (status != MC_BUSY || !token) return status;
-  run->claim.granted = false;
-  status = coordination->ops->publish(coordination, key, 0, entry, err);
-  if (!status && !run->recorded) put_record(run->cache, key, entry, NULL, NULL);
-  return status;
-}
-
-/* Another has got further, or nobody can be told: what we have is no less true for that. Takes over `entry`. */
-static void keep_to_ourselves(struct run *run, mc_entry *entry, mc_status status, const mc_error *why) {
-  if (coordination_is_out(run->cache, status)) {
-    coordination_lost(run->cache, why);
-    entry_refer(run->cache, run->flight->key, entry); /* as the record says */
-    if (!same_state(run->entry, entry)) entry_announce(run->cache, entry);
-  } else {
-    log_warn(run->cache->logger, ORIGIN, "what was got can't be published now: %s", mc_status_name(status));
-  }
-  free(run->overtaken);
-  run->overtaken = status == MC_BUSY ? entry : NULL;
-  if (!run->overtaken) free(entry);
-}
-
-/* Publish an entry, which becomes the run's. Takes over `entry`. */
-static mc_status publish(struct run *run, mc_entry *entry, bool record, mc_error *err) {
-  struct mc_cache *cache = run->cache;
-  bool changed = !same_state(run->entry, entry), pinned = settle_pin(run->flight, entry->pinned);
-  if (entry->has_digest && pinned != entry->pinned) {
-    entry->pinned = pinned;
-    record = true;
-  }
-  mc_error error = MC_ERROR_INIT;
-  mc_status status = record ? write_record(run, entry, NULL, &error) : MC_OK;
-  if (status && !changed) { /* a full disk, say: the record of before is no less true, but for its times */
-    log_warn(cache->logger, ORIGIN, "a record can't be written: %s", mc_status_name(status));
-    status = MC_OK;
-  }
-  bool written = !status, replaces = changed && run->entry && run->entry->has_digest;
-  if (replaces && cache->home)
-    tier_touch(cache->home, &run->entry->digest); /* it is kept from now on, whoever sweeps */
-  if (!status) status = publish_entry(run, entry, &error);
-  if (written && (status == MC_BUSY || (mc_status_is_retryable(status) && entry->has_digest))) {
-    keep_to_ourselves(run, entry, status, &error);
-    return MC_OK;
-  }
-  if (status) {
-    if (err) *err = error;
-    free(entry);
-    return status;
-  }
-  run->claim.granted = false; /* publishing gave it back */
-  entry_refer(cache, run->flight->key, entry);
-  if (replaces) stat_add(cache, STAT_CHANGES, 1);
-  if (changed) entry_announce(cache, entry);
-  free(run->entry);
-  run->entry = entry;
-  return MC_OK;
-}
-
-/* Whoever was overtaken may have written its record over the newer one: with the claim, which keeps others from doing
- * the same meanwhile, that is written once more. Everybody has been told the result by then. */
-static void mend_record(struct run *run) {
-  struct mc_cache *cache = run->cache;
-  const mc_coordination_ops *ops = cache->coordination->ops;
-  const char *key = run->flight->key;
-  mc_entry *now = NULL;
-  for (;;) {
-    if (ops->claim(cache->coordination, key, &run->claim, NULL)) return;
-    if (run->claim.granted) break;
-    if (ops->wait(cache->coordination, key, run->claim.token, NULL, NULL, &run->flight->call, NULL)) return;
-  }
-  mc_status status = ops->lookup(cache->coordination, key, &now, NULL);
-  if (!status && now->revision >= run->overtaken->revision) {
-    put_record(cache, key, now, NULL, NULL);
-  } else if (!status || status == MC_NOT_FOUND) { /* whoever had the claim has published nothing */
-    run->overtaken->revision = run->claim.token;
-    put_record(cache, key, run->overtaken, NULL, NULL);
-    status = ops->publish(cache->coordination, key, run->claim.token, run->overtaken, NULL);
-    if (!status) entry_refer(cache, key, run->overtaken);
-    run->claim.granted = status != MC_OK;
-  }
-  free(now);
-}
-
-static mc_status no_entry(mc_error *err) {
-  return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for an entry");
-}
-
-/* What comes after the known entry, where that stays true in most. */
-static mc_entry *entry_again(const struct run *run) {
-  mc_entry *entry = entry_copy(run->entry);
-  if (entry) stamp(run, entry);
-  return entry;
-}
-
-/* What is known stays true, but for whether it's pinned: nothing comes after this. */
-static mc_status pin_entry(struct run *run, mc_error *err) {
-  bool pinned = settle_pin(run->flight, run->entry->pinned);
-  if (pinned == run->entry->pinned) return MC_OK;
-  mc_entry *entry = entry_again(run);
-  if (!entry) return no_entry(err);
-  entry->pinned = pinned;
-  return publish(run, entry, true, err);
-}
-
-static bool names_a_version(const mc_validators *validators) {
-  return validators->version[0] || validators->etag[0] || validators->last_modified;
-}
-
-/* The copy at hand is current. */
-static mc_status confirm(struct run *run, const mc_validators *validators, mc_error *err) {
-  mc_entry *entry = entry_again(run);
-  if (!entry) return no_entry(err);
-  entry->checked_at = clock_wall_ms();
-  entry->pinned = wants_pin(run->flight, entry->pinned);
-  if (names_a_version(validators)) entry->validators = *validators;
-  stat_add(run->cache, STAT_REVALIDATIONS, 1);
-  return publish(run, entry, true, err);
-}
-
-/* A listing said so, of many at once. The record is left as it is: what it tells is no less true but for a time, and to
- * write all of them would take longer than to ask. */
-static mc_status confirm_listed(struct run *run, mc_error *err) {
-  mc_entry *entry = entry_again(run);
-  if (!entry) return no_entry(err);
-  if (entry->checked_at < run->flight->hint->at) entry->checked_at = run->flight->hint->at;
-  entry->pinned = wants_pin(run->flight, entry->pinned);
-  return publish(run, entry, false, err);
-}
 
 /* What the listing said, as long as that is good for all who wait. With cache->lock held. */
 static const struct hint *hint_of(const struct run *run) {
   return run->flight->unlisted || run->outdated ? NULL : run->flight->hint;
 }
 
-/* The one that comes after what is known; `digest` NULL: there is no content. */
-static mc_entry *next_entry(struct run *run, const mc_digest *digest) {
-  int64_t now = clock_wall_ms();
-  mc_entry *entry = entry_after(run->entry, run->flight->url, digest, run->cache->options.history_ms, now);
-  if (!entry) return NULL;
-  entry->checked_at = now;
-  stamp(run, entry);
-  return entry;
-}
-
-/* The upstream says that it does not exist. What it was, and that it's pinned, is true of it when it comes again. */
-static void remember_missing(struct run *run) {
-  mc_file_release(run->file);
-  run->file = NULL;
-  mc_entry *entry = next_entry(run, NULL);
-  if (!entry) return;
-  entry->missing = true;
-  entry->pinned = run->entry && run->entry->pinned;
-  publish(run, entry, true, NULL);
-}
-
 /* ---- asking one upstream ---- */
-
-/* What was opened by a listing's word is known since then, and not since now: a version that is read by its name can be
- * had although there is a newer one. */
-static mc_entry *entry_of(struct run *run, uint64_t size, const mc_validators *validators, const mc_digest *digest,
-                          bool by_listing) {
-  mc_entry *entry = next_entry(run, digest);
-  if (!entry) return NULL;
-  entry->size = size;
-  entry->validators = *validators;
-  entry->has_digest = true;
-  entry->digest = *digest;
-  entry->fetched_at = entry->checked_at;
-  if (by_listing) entry->checked_at = run->flight->hint->at;
-  bool pinned = (run->entry && run->entry->pinned) || route_rule(run->cache, entry->url).pin;
-  entry->pinned = wants_pin(run->flight, pinned);
-  return entry;
-}
 
 /* The object may be here already, under another URL. */
 static bool take_known(mc_file **out, struct run *run, const mc_info *info) {
@@ -271,7 +26,7 @@ static bool take_known(mc_file **out, struct run *run, const mc_info *info) {
 static mc_status keep(mc_file **out, struct run *run, const mc_entry *entry, mc_error *err) {
   struct object *object;
   flight_set_phase(run->flight, MC_PHASE_VERIFYING, "making it durable");
-  mc_status status = write_record(run, entry, run->download->stage, err);
+  mc_status status = publish_record(run, entry, run->download->stage, err);
   if (!status) status = download_commit(&object, run->download, &entry->digest, err);
   if (status) return status;
   stat_add(run->cache, STAT_DOWNLOADS, 1);
@@ -282,7 +37,7 @@ static mc_status keep(mc_file **out, struct run *run, const mc_entry *entry, mc_
 /* Publish a file that has come, which becomes the run's. Takes over both. */
 static mc_status take(struct run *run, mc_file *file, mc_entry *entry, mc_error *err) {
   bool record = mc_file_was_cached(file); /* else it is written already */
-  mc_status status = publish(run, entry, record, err);
+  mc_status status = publish_entry(run, entry, record, err);
   mc_file_release(status ? file : run->file);
   if (!status) run->file = file;
   return status;
@@ -297,15 +52,15 @@ static mc_status bring_in(struct run *run, mc_upstream *upstream, mc_source *sou
   mc_digest digest;
   mc_status status = MC_OK;
   if (take_known(&file, run, info)) {
-    entry = entry_of(run, mc_file_size(file), &info->validators, mc_file_digest(file), args->listed);
-    if (!entry) status = no_entry(err);
+    entry = publish_prepare(run, mc_file_size(file), &info->validators, mc_file_digest(file), args->listed);
+    if (!entry) status = publish_no_entry(err);
   } else {
     status = download_begin(download, run->flight->key, info, err);
     if (!status) flight_show(run->flight);
     if (!status) status = download_fetch(download, upstream, source, info, args, &digest, err);
     if (!status && args->listed && names_a_version(&info->validators)) download->validators = info->validators;
-    if (!status) entry = entry_of(run, download->size, &download->validators, &digest, args->listed);
-    if (!status && !entry) status = no_entry(err);
+    if (!status) entry = publish_prepare(run, download->size, &download->validators, &digest, args->listed);
+    if (!status && !entry) status = publish_no_entry(err);
     if (!status) status = keep(&file, run, entry, err);
   }
   if (!status) return take(run, file, entry, err);
@@ -320,9 +75,9 @@ static bool take_listed(mc_status *status, struct run *run, const mc_listed *lis
   mc_file *file = NULL;
   info.validators = listed->validators;
   if (!take_known(&file, run, &info)) return false;
-  mc_entry *entry = entry_of(run, mc_file_size(file), &listed->validators, mc_file_digest(file), true);
+  mc_entry *entry = publish_prepare(run, mc_file_size(file), &listed->validators, mc_file_digest(file), true);
   if (!entry) mc_file_release(file);
-  *status = entry ? take(run, file, entry, err) : no_entry(err);
+  *status = entry ? take(run, file, entry, err) : publish_no_entry(err);
   return true;
 }
 
@@ -373,7 +128,7 @@ static mc_status attempt(void *user, mc_upstream *upstream, mc_error *err) {
   status = upstream->ops->source_open(upstream, &args, &source, &info, &flight->call, err);
   run->missing = status == MC_NOT_FOUND;
   if (!status && info.unchanged && run->file) {
-    status = confirm(run, &info.validators, err);
+    status = publish_confirmed(run, &info.validators, err);
   } else if (!status && (info.unchanged || !source)) {
     status = mc_error_set(err, MC_PROTOCOL, ORIGIN, "%s gave no content, though there is no copy", upstream->ops->name);
   } else if (!status) {
@@ -416,6 +171,8 @@ static void take_damaged(struct run *run) {
 static mc_status look(struct run *run, mc_error *err) {
   struct mc_cache *cache = run->cache;
   struct tier *damaged = NULL;
+  bool waited = run->waited;
+  run->waited = false;
   mc_file_release(run->file);
   free(run->entry);
   run->file = NULL;
@@ -426,6 +183,7 @@ static mc_status look(struct run *run, mc_error *err) {
   mc_status status = entry_load(&run->entry, cache, run->flight->key, err);
   if (status) return status == MC_NOT_FOUND || coordination_is_out(cache, status) ? MC_OK : status;
   if (!run->entry->has_digest) return MC_OK;
+  if (waited && !mc_digest_equal(&run->entry->digest, &run->before)) tier_vouch(cache->home, &run->entry->digest);
   flight_set_phase(run->flight, MC_PHASE_VERIFYING, "verifying the stored copy");
   status = file_open(&run->file, cache, run->entry, true, &damaged, &run->flight->call, err);
   if (status == MC_CORRUPT && damaged == cache->home && !run->download->stage) take_damaged(run);
@@ -482,11 +240,11 @@ static enum plan make_plan(struct run *run) {
 
 static mc_status bring_up_to_date(struct run *run, enum plan plan, mc_error *err) {
   claim_keep(run->flight, run->claim.granted ? run->claim.token : 0);
-  mc_status status = plan == PLAN_CONFIRM ? confirm_listed(run, err)
-                     : plan == PLAN_PIN   ? pin_entry(run, err)
+  mc_status status = plan == PLAN_CONFIRM ? publish_listed(run, err)
+                     : plan == PLAN_PIN   ? publish_pins(run, err)
                                           : route_ask(run->flight, run->download, attempt, run, err);
   claim_keep(run->flight, 0);
-  if (status == MC_NOT_FOUND && run->missing) remember_missing(run);
+  if (status == MC_NOT_FOUND && run->missing) publish_missing(run);
   return status;
 }
 
@@ -517,6 +275,8 @@ static mc_status await_owner(struct run *run, mc_error *err) {
   mc_status status =
       ops->wait(cache->coordination, flight->key, run->claim.token, claim_hear, flight, &flight->call, err);
   run->unheard = coordination_is_out(cache, status);
+  run->waited = !status;
+  run->before = run->entry && run->entry->has_digest ? run->entry->digest : (mc_digest){{0}};
   return run->unheard ? MC_OK : status;
 }
 
@@ -570,7 +330,7 @@ static void serve_stale(struct run *run, const mc_error *why) {
   log_warn(run->cache->logger, ORIGIN, "%s: serving the copy of before: %s",
            url_printable(url, sizeof(url), run->flight->url), why->message);
   stat_add(run->cache, STAT_STALE, 1);
-  pin_entry(run, NULL); /* which needs no upstream */
+  publish_pins(run, NULL); /* which needs no upstream */
 }
 
 void fly_job(struct work_job *job) {
@@ -600,7 +360,7 @@ void fly_job(struct work_job *job) {
     run.file = NULL;
   }
   flight_end(flight, status, run.file, &error);
-  if (run.overtaken) mend_record(&run);
+  if (run.overtaken) publish_mend(&run);
   give_claim_back(&run);
   free(run.overtaken);
   free(run.entry);

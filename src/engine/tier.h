@@ -48,6 +48,8 @@ uint64_t tier_capacity(const struct tier *tier);
  * still in the storage (for tier_restage). */
 mc_status tier_open(struct object **out, struct tier *tier, const mc_digest *digest, bool verify, const mc_call *call,
                     mc_error *err);
+/* Another member has just hashed the object's bytes: if it is there, it counts as verified here, too. */
+void tier_vouch(struct tier *tier, const mc_digest *digest);
 struct object *object_acquire(struct object *object);
 void object_release(struct object *object);
 /* Whether an open object goes with its last reader. */

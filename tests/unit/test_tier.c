@@ -133,6 +133,24 @@ static void what_was_there_before_is_verified_once(void **state) {
   tier_close(tier);
 }
 
+static void what_another_vouches_for_is_not_verified_again(void **state) {
+  struct tier *tier = open_tier(*state, 0);
+  struct object *object;
+  char path[4096];
+  mc_digest digest, absent = {{1}};
+  put_closed(tier, CHUNK + 1, 1, &digest);
+  tier_close(tier);
+  tier = open_tier(*state, 0);
+  tier_vouch(tier, &absent);
+  tier_vouch(tier, &digest);
+  assert_int_equal(tier_open(&object, tier, &digest, true, NULL, NULL), MC_OK);
+  assert_true(object_path(object, path, sizeof(path)));
+  object_release(object);
+  write_byte(path, 1, 1); /* later than he had it in his hands */
+  assert_int_equal(tier_open(&object, tier, &digest, true, &forever, NULL), MC_CORRUPT);
+  tier_close(tier);
+}
+
 static void what_a_reader_found_damaged_is_verified_again(void **state) {
   struct tier *tier = open_tier(*state, 0);
   struct object *object, *other;
@@ -464,6 +482,7 @@ int main(void) {
       TEST(what_is_committed_is_open_and_verified),
       TEST(verifying_ends_with_its_call),
       TEST(what_was_there_before_is_verified_once),
+      TEST(what_another_vouches_for_is_not_verified_again),
       TEST(what_a_reader_found_damaged_is_verified_again),
       TEST(what_is_committed_is_not_what_a_reader_has),
       TEST(objects_outlive_their_tier),
