@@ -210,7 +210,7 @@ def test_a_downloader_that_sleeps_beyond_its_lease(origin, make_cluster, make_cl
     origin.hold("model.bin", 5 * CHUNK)
     sleeping = getter.get(getter.client(cluster[0], stall_timeout="2s", retries=1), url, size)
     wait_until(lambda: cluster[0].metric("download_bytes_total") > 2 * CHUNK, 30, "some of it having been downloaded")
-    others = [getter.get(getter.client(pod, stall_timeout="2s"), url, size) for pod in cluster.others(cluster[0])]
+    others = [getter.get(getter.client(pod), url, size) for pod in cluster.others(cluster[0])]
     wait_until(lambda: sum(pod.metric("waiting_requests") for pod in cluster.others(cluster[0])) == 2, 30, "the others")
     cluster[0].pause()
     new = change(origin, "model.bin", size, 2, 60)
