@@ -58,7 +58,7 @@ static mc_status open_to(redisContext **out, const struct server *server, const 
   struct link_target target;
   snprintf(url, sizeof(url), "redis://%s127.0.0.1:%u", user, server->port);
   assert_int_equal(redis_address_parse(&address, url, NULL), MC_OK);
-  assert_int_equal(link_find(&target, &address, err), MC_OK);
+  assert_int_equal(link_find(&target, &address, 0, err), MC_OK);
   return link_open(out, &address, &target, err);
 }
 
@@ -114,10 +114,32 @@ static void what_stops_a_script_is_known_from_old_servers_too(void **state) {
 #undef OLD
 }
 
+/* One that was cut off from the others names a master that is none any more. */
+static void a_sentinel_that_lags_is_not_all_that_is_asked(void **state) {
+  static const char *const old[] = {"*2\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n", NULL},
+                           *const new[] = {"*2\r\n$9\r\n127.0.0.1\r\n$1\r\n2\r\n", NULL};
+  struct server lags, knows;
+  struct redis_address address;
+  struct link_target target;
+  char url[200];
+  (void)state;
+  server_start(&lags, old);
+  server_start(&knows, new);
+  snprintf(url, sizeof(url), "redis+sentinel://127.0.0.1:%u,127.0.0.1:%u/main", lags.port, knows.port);
+  assert_int_equal(redis_address_parse(&address, url, NULL), MC_OK);
+  assert_int_equal(link_find(&target, &address, 0, NULL), MC_OK);
+  assert_int_equal(target.host.port, 1);
+  assert_int_equal(link_find(&target, &address, 1, NULL), MC_OK);
+  assert_int_equal(target.host.port, 2);
+  server_end(&lags);
+  server_end(&knows);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_error_that_quotes_the_password_is_not_shown),
       cmocka_unit_test(what_stops_a_script_is_known_from_old_servers_too),
+      cmocka_unit_test(a_sentinel_that_lags_is_not_all_that_is_asked),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -340,7 +340,7 @@ static mc_status ask_sentinel(struct link_target *out, const struct redis_addres
   return status;
 }
 
-mc_status link_find(struct link_target *out, const struct redis_address *address, mc_error *err) {
+mc_status link_find(struct link_target *out, const struct redis_address *address, size_t first, mc_error *err) {
   mc_status status = MC_OK;
   if (address->path[0]) {
     snprintf(out->where, sizeof(out->where), "%s", address->path);
@@ -349,7 +349,7 @@ mc_status link_find(struct link_target *out, const struct redis_address *address
   }
   out->host = address->hosts[0];
   for (size_t i = 0; address->master[0] && i < address->host_count; i++) {
-    status = ask_sentinel(out, address, &address->hosts[i], err);
+    status = ask_sentinel(out, address, &address->hosts[(first + i) % address->host_count], err);
     if (!status) break;
   }
   if (!status) name_host(out->where, sizeof(out->where), &out->host);

@@ -32,6 +32,7 @@ struct listener {
   int64_t since, quiet_from, pong_by; /* connected; last heard; a PING is to be answered, or INT64_MAX */
   bool was_up, missed;                /* it had a connection before; has not had one at once */
   bool doubted;                       /* the PING is for one who asked for it */
+  size_t tries;                       /* to connect; each begins with another Sentinel */
 };
 
 static void signal_fd(int fd) {
@@ -290,7 +291,7 @@ static mc_status connect_listener(struct listener *listener, bool *filled, mc_er
   struct redis *self = listener->self;
   struct link_target target;
   char shas[SCRIPT_COUNT][41];
-  mc_status status = link_find(&target, &self->address, err);
+  mc_status status = link_find(&target, &self->address, listener->tries++, err);
   if (!status) status = link_open(&listener->link, &self->address, &target, err);
   if (!status) status = load_scripts(listener, shas, err);
   if (!status) status = ask_filled(listener, filled, err);
