@@ -420,8 +420,10 @@ static void tell_beginning(struct listener *listener, bool filled) {
   listener->missed = false;
 }
 
-static void lost(struct listener *listener, const mc_error *err) {
+static void lost(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
+  /* Whoever was let in before, and is not after a change of passwords, goes on with what is stored. */
+  if (listener->was_up) err->status = MC_UNAVAILABLE;
   link_close(listener->link);
   listener->link = NULL;
   if (!listener->missed) log_warn(self->logger, REDIS_ORIGIN, "%s", err->message);
