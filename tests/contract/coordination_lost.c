@@ -54,6 +54,23 @@ static void an_empty_one_says_so_until_it_is_filled(void **state) {
   await_told(&world->told_a, MC_EVENT_EMPTY, 2);
 }
 
+static void one_that_was_emptied_and_filled_by_another_is_noticed(void **state) {
+  struct world *world = *state;
+  char reply[64];
+  open_members(world, LONG_MS, 0);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  assert_int_equal(world->ops->filled(world->a, NULL), MC_OK);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  unsigned gaps = told(&world->told_b, MC_EVENT_GAP);
+  DO(world, "FLUSHDB");
+  assert_int_equal(world->ops->present(world->a, "{}", NULL), MC_OK); /* a sees it, and makes good what was lost */
+  assert_int_equal(world->ops->filled(world->a, NULL), MC_OK);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  await_told(&world->told_b, MC_EVENT_GAP, gaps + 1);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+}
+
 static void what_was_missed_is_told(void **state) {
   struct world *world = *state;
   char key[KEY_SIZE], reply[64];
@@ -224,6 +241,7 @@ int run_lost(const struct place *place) {
 #define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, world_set_up, world_tear_down, &world)
   const struct CMUnitTest tests[] = {
       TEST(an_empty_one_says_so_until_it_is_filled),
+      TEST(one_that_was_emptied_and_filled_by_another_is_noticed),
       TEST(what_was_missed_is_told),
       TEST(one_that_is_killed_comes_back_empty),
       TEST(one_that_hangs_costs_one_timeout),

@@ -302,6 +302,7 @@ static mc_status connect_listener(struct listener *listener, bool *filled, mc_er
   if (!self->shas[0][0]) memcpy(self->shas, shas, sizeof(shas));
   self->check = self->reconnect = self->emptied = false;
   self->filled = *filled;
+  self->born = 0;
   pthread_mutex_unlock(&self->lock);
   listener->since = listener->quiet_from = clock_ns();
   listener->pong_by = INT64_MAX;
@@ -354,11 +355,12 @@ static bool serve(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   pthread_mutex_lock(&self->lock);
   bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied, due = self->due;
+  mc_coordination_event_kind emptiness = self->filled ? MC_EVENT_GAP : MC_EVENT_EMPTY;
   self->check = self->emptied = self->due = false;
   if (again) *err = self->why;
   pthread_mutex_unlock(&self->lock);
   if (stop || again) return false;
-  if (emptied) tell(self, MC_EVENT_EMPTY, NULL, NULL);
+  if (emptied) tell(self, emptiness, NULL, NULL);
   listener->doubted |= check;
   mc_status status = check ? ping(listener, err) : MC_OK;
   if (!status && due) status = subscribe_all(listener, false, err);
