@@ -87,12 +87,19 @@ static bool is_denied(const char *error) {
          begins(error, "ERR AUTH <password> called without");
 }
 
-/* An error may quote what was sent: only its first words are shown of those that can't. */
+/* Redis before 7 says what stopped a script behind where that was. */
+static const char *cause_of(const char *error) {
+  const char *cause = begins(error, "ERR Error running script") ? strstr(error, ": -") : NULL;
+  return cause ? cause + 3 : error;
+}
+
 static mc_status refused(const char *error, mc_error *err) {
   char text[200];
   if (begins(error, "NOSCRIPT")) return MC_NOT_FOUND;
   snprintf(text, sizeof(text), "%s", error);
   text_clean(text);
+  char *quoted = strstr(text, ", with args beginning with"); /* a secret may be among them */
+  if (quoted) *quoted = 0;
   if (is_denied(error)) {
     bool rights = begins(error, "NOPERM");
     return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
@@ -142,11 +149,13 @@ mc_status link_receive(redisReply **out, redisContext *link, int64_t deadline, m
     size_t before = link->reader->len;
     if (redisBufferRead(link) != REDIS_OK) return broken(link, err);
     size += link->reader->len - before;
-    if (size > MAX_REPLY) return give_up(link, REDIS_ERR_PROTOCOL, "its reply has no end", err);
+    if (size > MAX_REPLY || link->reader->len > MAX_REPLY)
+      return give_up(link, REDIS_ERR_PROTOCOL, "its reply has no end", err);
   }
   if ((*out)->type != REDIS_REPLY_ERROR) return MC_OK;
-  mc_status status = refused((*out)->str, err);
-  if (is_moved((*out)->str)) link->err = LINK_MOVED;
+  const char *cause = cause_of((*out)->str);
+  mc_status status = refused(cause, err);
+  if (is_moved(cause)) link->err = LINK_MOVED;
   freeReplyObject(*out);
   *out = NULL;
   return status;
@@ -220,6 +229,9 @@ static mc_status enter(redisContext *link, const char *user, const char *passwor
   if (!status && (*secret || *user)) {
     const char *const named[] = {"AUTH", user, secret, NULL}, *const plain[] = {"AUTH", secret, NULL};
     status = link_ask(&reply, link, *user ? named : plain, err);
+    if (status == MC_PROTOCOL) { /* in whose message the password might be */
+      status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "Redis has been given a password, and refuses AUTH");
+    }
   }
   freeReplyObject(reply);
   explicit_bzero(read, sizeof(read));
@@ -328,7 +340,7 @@ static mc_status ask_sentinel(struct link_target *out, const struct redis_addres
   return status;
 }
 
-mc_status link_find(struct link_target *out, const struct redis_address *address, mc_error *err) {
+mc_status link_find(struct link_target *out, const struct redis_address *address, size_t first, mc_error *err) {
   mc_status status = MC_OK;
   if (address->path[0]) {
     snprintf(out->where, sizeof(out->where), "%s", address->path);
@@ -337,7 +349,7 @@ mc_status link_find(struct link_target *out, const struct redis_address *address
   }
   out->host = address->hosts[0];
   for (size_t i = 0; address->master[0] && i < address->host_count; i++) {
-    status = ask_sentinel(out, address, &address->hosts[i], err);
+    status = ask_sentinel(out, address, &address->hosts[(first + i) % address->host_count], err);
     if (!status) break;
   }
   if (!status) name_host(out->where, sizeof(out->where), &out->host);

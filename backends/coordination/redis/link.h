@@ -18,8 +18,9 @@ struct link_target {
   char where[REDIS_PATH_SIZE + 16]; /* for messages */
 };
 
-/* Find out; asks the Sentinels, if there are any. MC_UNAVAILABLE, MC_PERMISSION_DENIED. */
-mc_status link_find(struct link_target *out, const struct redis_address *address, mc_error *err);
+/* Find out; asks the Sentinels, if there are any, from the one of this number on: what one says may have been true
+ * once. MC_UNAVAILABLE, MC_PERMISSION_DENIED. */
+mc_status link_find(struct link_target *out, const struct redis_address *address, size_t first, mc_error *err);
 /* Connect, say who we are, choose the database. */
 mc_status link_open(redisContext **out, const struct redis_address *address, const struct link_target *target,
                     mc_error *err);
