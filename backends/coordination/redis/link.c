@@ -95,6 +95,7 @@ static const char *cause_of(const char *error) {
 
 static mc_status refused(const char *error, mc_error *err) {
   char text[200];
+  if (!error) error = "an error without a word";
   if (begins(error, "NOSCRIPT")) return MC_NOT_FOUND;
   snprintf(text, sizeof(text), "%s", error);
   text_clean(text);
