@@ -335,6 +335,7 @@ static mc_status fly(struct run *run, mc_error *err) {
       status = bring_up_to_date(run, plan, err);
     }
     if (!is_overtaken(run, status)) return status;
+    flight_hide(flight);
     download_reset(run->download); /* what it has may be of the older one, and an object already */
     give_claim_back(run);
   }
