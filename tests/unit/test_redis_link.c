@@ -15,6 +15,8 @@
 
 #include "backends/coordination/redis/link.h"
 
+#define IS_MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+
 /* Gives one client these replies, one for each command, until a NULL. */
 struct server {
   int fd;
@@ -84,7 +86,7 @@ static mc_status ask(const char *reply, int *link_err, mc_error *err) {
   struct server server;
   redisContext *link;
   redisReply *none;
-  server_start(&server, (const char *const[]){"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", reply, NULL});
+  server_start(&server, (const char *const[]){IS_MASTER, reply, NULL});
   assert_int_equal(open_to(&link, &server, "", err), MC_OK);
   mc_status status = link_ask(&none, link, (const char *const[]){"EVALSHA", "a?token=hunter2", NULL}, err);
   assert_null(none);
@@ -135,11 +137,37 @@ static void a_sentinel_that_lags_is_not_all_that_is_asked(void **state) {
   server_end(&knows);
 }
 
+/* Ops speak to the server that is listened to, whatever its name stands for by then. */
+static void a_name_is_looked_up_once(void **state) {
+  struct server first, second;
+  struct redis_address address;
+  struct link_target target;
+  redisContext *link;
+  char url[200];
+  (void)state;
+  server_start(&first, (const char *const[]){IS_MASTER, NULL});
+  snprintf(url, sizeof(url), "redis://localhost:%u", first.port);
+  assert_int_equal(redis_address_parse(&address, url, NULL), MC_OK);
+  assert_int_equal(link_find(&target, &address, 0, NULL), MC_OK);
+  assert_int_equal(link_open(&link, &address, &target, NULL), MC_OK);
+  link_pin(&target, link);
+  link_close(link);
+  server_end(&first);
+  assert_string_equal(target.address, "127.0.0.1");
+  server_start(&second, (const char *const[]){IS_MASTER, NULL});
+  strcpy(target.host.host, "gone.invalid");
+  target.host.port = (uint16_t)second.port;
+  assert_int_equal(link_open(&link, &address, &target, NULL), MC_OK);
+  link_close(link);
+  server_end(&second);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_error_that_quotes_the_password_is_not_shown),
       cmocka_unit_test(what_stops_a_script_is_known_from_old_servers_too),
       cmocka_unit_test(a_sentinel_that_lags_is_not_all_that_is_asked),
+      cmocka_unit_test(a_name_is_looked_up_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
