@@ -162,12 +162,37 @@ static void a_name_is_looked_up_once(void **state) {
   server_end(&second);
 }
 
+/* The listener takes what is there, and comes again: a reply has a limit all the same. */
+static void a_reply_without_an_end_is_given_up(void **state) {
+  enum { PIECE = 1 << 20, MOST = 64 };
+  static char piece[PIECE + 1] = "$500000000\r\n";
+  int fds[2];
+  (void)state;
+  memset(piece + strlen(piece), 'x', PIECE - strlen(piece));
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+  redisContext *link = redisConnectFd(fds[0]);
+  assert_non_null(link);
+  mc_status status = MC_OK;
+  size_t sent = 0;
+  while (!status && sent < (size_t)(MOST + 4) * PIECE) {
+    redisReply *none;
+    ssize_t put = write(fds[1], piece + sent % PIECE, PIECE - sent % PIECE);
+    sent += put > 0 ? (size_t)put : 0;
+    if (sent >= PIECE) memset(piece, 'x', 16);
+    status = link_receive(&none, link, 0, NULL);
+  }
+  assert_int_equal(status, MC_UNAVAILABLE);
+  link_close(link);
+  close(fds[1]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_error_that_quotes_the_password_is_not_shown),
       cmocka_unit_test(what_stops_a_script_is_known_from_old_servers_too),
       cmocka_unit_test(a_sentinel_that_lags_is_not_all_that_is_asked),
       cmocka_unit_test(a_name_is_looked_up_once),
+      cmocka_unit_test(a_reply_without_an_end_is_given_up),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
