@@ -15,6 +15,8 @@
 
 #include "backends/coordination/redis/link.h"
 
+#define IS_MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+
 /* Gives one client these replies, one for each command, until a NULL. */
 struct server {
   int fd;
@@ -84,7 +86,7 @@ static mc_status ask(const char *reply, int *link_err, mc_error *err) {
   struct server server;
   redisContext *link;
   redisReply *none;
-  server_start(&server, (const char *const[]){"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", reply, NULL});
+  server_start(&server, (const char *const[]){IS_MASTER, reply, NULL});
   assert_int_equal(open_to(&link, &server, "", err), MC_OK);
   mc_status status = link_ask(&none, link, (const char *const[]){"EVALSHA", "a?token=hunter2", NULL}, err);
   assert_null(none);
@@ -135,11 +137,62 @@ static void a_sentinel_that_lags_is_not_all_that_is_asked(void **state) {
   server_end(&knows);
 }
 
+/* Ops speak to the server that is listened to, whatever its name stands for by then. */
+static void a_name_is_looked_up_once(void **state) {
+  struct server first, second;
+  struct redis_address address;
+  struct link_target target;
+  redisContext *link;
+  char url[200];
+  (void)state;
+  server_start(&first, (const char *const[]){IS_MASTER, NULL});
+  snprintf(url, sizeof(url), "redis://localhost:%u", first.port);
+  assert_int_equal(redis_address_parse(&address, url, NULL), MC_OK);
+  assert_int_equal(link_find(&target, &address, 0, NULL), MC_OK);
+  assert_int_equal(link_open(&link, &address, &target, NULL), MC_OK);
+  link_pin(&target, link);
+  link_close(link);
+  server_end(&first);
+  assert_string_equal(target.address, "127.0.0.1");
+  server_start(&second, (const char *const[]){IS_MASTER, NULL});
+  strcpy(target.host.host, "gone.invalid");
+  target.host.port = (uint16_t)second.port;
+  assert_int_equal(link_open(&link, &address, &target, NULL), MC_OK);
+  link_close(link);
+  server_end(&second);
+}
+
+/* The listener takes what is there, and comes again: a reply has a limit all the same. */
+static void a_reply_without_an_end_is_given_up(void **state) {
+  enum { PIECE = 1 << 20, MOST = 64 };
+  static char piece[PIECE + 1] = "$500000000\r\n";
+  int fds[2];
+  (void)state;
+  memset(piece + strlen(piece), 'x', PIECE - strlen(piece));
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+  redisContext *link = redisConnectFd(fds[0]);
+  assert_non_null(link);
+  mc_status status = MC_OK;
+  size_t sent = 0;
+  while (!status && sent < (size_t)(MOST + 4) * PIECE) {
+    redisReply *none;
+    ssize_t put = write(fds[1], piece + sent % PIECE, PIECE - sent % PIECE);
+    sent += put > 0 ? (size_t)put : 0;
+    if (sent >= PIECE) memset(piece, 'x', 16);
+    status = link_receive(&none, link, 0, NULL);
+  }
+  assert_int_equal(status, MC_UNAVAILABLE);
+  link_close(link);
+  close(fds[1]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_error_that_quotes_the_password_is_not_shown),
       cmocka_unit_test(what_stops_a_script_is_known_from_old_servers_too),
       cmocka_unit_test(a_sentinel_that_lags_is_not_all_that_is_asked),
+      cmocka_unit_test(a_name_is_looked_up_once),
+      cmocka_unit_test(a_reply_without_an_end_is_given_up),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

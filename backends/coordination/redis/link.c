@@ -1,11 +1,13 @@
 #include "link.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -191,11 +193,11 @@ static mc_status unreachable(const char *where, const char *why, mc_error *err) 
   return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "Redis at %s can't be reached: %s", where, text);
 }
 
-static mc_status connect_to(redisContext **out, const struct redis_host *host, const char *path, const char *where,
+static mc_status connect_to(redisContext **out, const char *host, uint16_t port, const char *path, const char *where,
                             mc_error *err) {
   struct timeval patience = {LINK_TIMEOUT_MS / 1000, LINK_TIMEOUT_MS % 1000 * 1000};
-  redisContext *link = path && *path ? redisConnectUnixWithTimeout(path, patience)
-                                     : redisConnectWithTimeout(host->host, host->port, patience);
+  redisContext *link =
+      path && *path ? redisConnectUnixWithTimeout(path, patience) : redisConnectWithTimeout(host, port, patience);
   mc_status status = MC_OK;
   if (!link) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a connection");
   if (link->err) status = unreachable(where, link->errstr, err);
@@ -266,7 +268,8 @@ static mc_status check_role(redisContext *link, const char *where, mc_error *err
 static mc_status open_quietly(redisContext **out, const struct redis_address *address, const struct link_target *target,
                               mc_error *err) {
   redisContext *link;
-  mc_status status = connect_to(&link, &target->host, address->path, target->where, err);
+  const char *host = *target->address ? target->address : target->host.host;
+  mc_status status = connect_to(&link, host, target->host.port, address->path, target->where, err);
   if (status) return status;
   if (address->tls) status = tls_begin(link, address, target->host.host, target->where, err);
   if (!status) status = enter(link, address->user, address->password, address->password_file, err);
@@ -299,6 +302,15 @@ void link_close(redisContext *link) {
   quiet_end(&before, pending);
 }
 
+void link_pin(struct link_target *target, const redisContext *link) {
+  struct sockaddr_storage peer;
+  socklen_t size = sizeof(peer);
+  if (getpeername(link->fd, (struct sockaddr *)&peer, &size) || peer.ss_family == AF_UNIX) return;
+  if (getnameinfo((struct sockaddr *)&peer, size, target->address, sizeof(target->address), NULL, 0, NI_NUMERICHOST)) {
+    target->address[0] = 0;
+  }
+}
+
 /* ---- Sentinel ---- */
 
 static mc_status answer_of(struct link_target *out, const redisReply *reply, const char *master, const char *where,
@@ -328,7 +340,7 @@ static mc_status ask_sentinel(struct link_target *out, const struct redis_addres
   redisContext *link;
   redisReply *reply = NULL;
   name_host(where, sizeof(where), sentinel);
-  mc_status status = connect_to(&link, sentinel, NULL, where, err);
+  mc_status status = connect_to(&link, sentinel->host, sentinel->port, NULL, where, err);
   if (status) return status;
   status = enter(link, "", "", address->sentinel_password_file, err);
   if (!status) {
@@ -343,6 +355,7 @@ static mc_status ask_sentinel(struct link_target *out, const struct redis_addres
 
 mc_status link_find(struct link_target *out, const struct redis_address *address, size_t first, mc_error *err) {
   mc_status status = MC_OK;
+  out->address[0] = 0;
   if (address->path[0]) {
     snprintf(out->where, sizeof(out->where), "%s", address->path);
     text_clean(out->where);

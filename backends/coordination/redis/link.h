@@ -15,6 +15,7 @@
 /* Where a connection goes: the address's one host or socket, or what Sentinel says now. */
 struct link_target {
   struct redis_host host;
+  char address[64];                 /* of the host, in numbers: it is not looked up again. "": not known yet */
   char where[REDIS_PATH_SIZE + 16]; /* for messages */
 };
 
@@ -25,6 +26,8 @@ mc_status link_find(struct link_target *out, const struct redis_address *address
 mc_status link_open(redisContext **out, const struct redis_address *address, const struct link_target *target,
                     mc_error *err);
 void link_close(redisContext *link);
+/* Connect to the very server of this link from now on: what a name stands for may change, and a lookup can hang. */
+void link_pin(struct link_target *target, const redisContext *link);
 
 /* Send a command; its reply comes later. */
 mc_status link_send(redisContext *link, size_t count, const char *const *args, const size_t *sizes, mc_error *err);

@@ -297,6 +297,7 @@ static mc_status connect_listener(struct listener *listener, bool *filled, mc_er
   if (!status) status = ask_filled(listener, filled, err);
   if (!status) status = subscribe_to_news(listener, err);
   if (status) return listener->link ? link_name(status, target.where, err) : status;
+  link_pin(&target, listener->link);
   pthread_mutex_lock(&self->lock);
   self->target = target;
   if (!self->shas[0][0]) memcpy(self->shas, shas, sizeof(shas));
