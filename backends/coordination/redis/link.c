@@ -81,8 +81,13 @@ static bool is_moved(const char *error) {
   return false;
 }
 
+/* Also for what a script asked. */
+static bool lacks_rights(const char *error) {
+  return begins(error, "NOPERM") || begins(error, "ERR The user executing the script can't ");
+}
+
 static bool is_denied(const char *error) {
-  return begins(error, "NOAUTH") || begins(error, "WRONGPASS") || begins(error, "NOPERM") ||
+  return lacks_rights(error) || begins(error, "NOAUTH") || begins(error, "WRONGPASS") ||
          begins(error, "ERR invalid password") || begins(error, "ERR Client sent AUTH") ||
          begins(error, "ERR AUTH <password> called without");
 }
@@ -94,11 +99,11 @@ static mc_status refused(const char *error, mc_error *err) {
   snprintf(text, sizeof(text), "%s", error);
   text_clean(text);
   if (is_denied(error)) {
-    bool rights = begins(error, "NOPERM");
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN,
-                        rights ? "the user may not do what is needed (NOPERM): give it the rights in docs/redis.md"
-                               : "it wants a user or password, or others than it was given: see the option "
-                                 "'coordination' (redis://USER:PASSWORD@HOST, ?password_file=)");
+                        lacks_rights(error)
+                            ? "the user may not do what is needed (NOPERM): give it the rights in docs/redis.md"
+                            : "it wants a user or password, or others than it was given: see the option "
+                              "'coordination' (redis://USER:PASSWORD@HOST, ?password_file=)");
   }
   if (is_moved(error)) {
     return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "Redis can't serve now: %s", text);
