@@ -484,6 +484,26 @@ def test_redis_comes_after_the_pods(nginx, redis, make_cluster, make_client, fol
         wait_until(lambda pod=pod: listed(make_client, pod) == {url: model.sha256}, 30, "the pods having found it")
 
 
+@pytest.mark.parametrize("what", ["password", "rights"])
+def test_redis_that_lets_nobody_in_is_out_of_reach(nginx, redis, make_cluster, make_client, folder, what):
+    redis("ACL", "SETUSER", "cache", "on", ">pass-word", "~*", "&*", "+@all")
+    cluster = make_cluster(2, url=f"redis://cache:pass-word@127.0.0.1:{redis.port}/0")
+    old, new = nginx.model("old.bin", CHUNK), nginx.model("new.bin", CHUNK, 2)
+    expected = {nginx.url("old.bin"): old.sha256, nginx.url("new.bin"): new.sha256}
+    assert get(make_client, cluster[0], nginx.url("old.bin"), folder / "out") == old.sha256
+    if what == "password":
+        redis("ACL", "SETUSER", "cache", "resetpass", ">other")
+        redis("CLIENT", "KILL", "USER", "cache")
+    else:
+        redis("ACL", "SETUSER", "cache", "-hget", "-get")
+    for pod in cluster:
+        assert get(make_client, pod, nginx.url("old.bin"), folder / "out", "--refresh") == old.sha256
+        assert get(make_client, pod, nginx.url("new.bin"), folder / "out") == new.sha256
+    redis("ACL", "SETUSER", "cache", "resetpass", ">pass-word", "+@all")
+    for pod in cluster:
+        wait_until(lambda pod=pod: listed(make_client, pod) == expected, 30, f"pod {pod.number} taking part again")
+
+
 # ---- memory ----
 
 
