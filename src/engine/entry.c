@@ -41,6 +41,15 @@ static mc_status load_record(mc_entry **out, mc_storage *storage, const char *ke
   return *out ? MC_OK : mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the record of this URL can't be read");
 }
 
+bool entry_is_outdated(struct mc_cache *cache, const char *key, const mc_entry *entry) {
+  mc_entry *recorded;
+  mc_storage *storage = record_storage(cache);
+  if (!storage || load_record(&recorded, storage, key, NULL)) return false;
+  bool outdated = recorded->revision > entry->revision;
+  free(recorded);
+  return outdated;
+}
+
 /* The record's entry is newer than what the coordination knows. Whoever published meanwhile knows better. */
 static mc_entry *bring_in(struct mc_cache *cache, const char *key, mc_entry *entry) {
   mc_coordination *coordination = cache->coordination;

@@ -43,15 +43,16 @@ static mc_status put_record(struct mc_cache *cache, const char *key, const mc_en
   return MC_OK;
 }
 
-/* Write the record, or have the commit of `stage` do so, unless the claim was lost: whoever has it since may have
- * written a newer one. Who loses it from here on mends that: see publish_mend. */
+/* Where nobody can say whether the claim is still held, or nobody gave one, the record there tells. */
 mc_status publish_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_coordination *coordination = run->cache->coordination;
   const char *key = run->flight->key;
-  if (run->claim.granted && (claim_is_lost(run->flight) ||
-                             coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL) == MC_BUSY)) {
-    return MC_OK;
+  mc_status held = MC_UNAVAILABLE;
+  if (run->claim.granted) {
+    held = claim_is_lost(run->flight) ? MC_BUSY
+                                      : coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL);
   }
+  if (held == MC_BUSY || (held && entry_is_outdated(run->cache, key, entry))) return MC_OK;
   run->recorded = true;
   return put_record(run->cache, key, entry, stage, err);
 }
