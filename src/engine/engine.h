@@ -6,9 +6,9 @@
  *   cache->lock       the flights, their waiters, every request's state
  *   flight->lock      what one flight tells its waiters
  *   download->lock    one download: its chunks and its followers
+ *   news->lock        what other members did, and the jobs that see to it
  *   ledger->lock      what each entry needs
  *   tier->lock        one tier's index of objects
- *   news->lock        what other members did, and the jobs that see to it
  *   work->lock        one pool's queue
  *   refresher->lock   which URLs are looked after
  *

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/news.h"
+
 #define MOST_BEAT_MS 2000
 #define BELIEVED     3   /* beats for which it is known that an object is held */
 #define BATCH        512 /* digests told at once */
@@ -104,6 +106,7 @@ static void note(struct member *self, mc_status status) {
   self->state.reachable = !status;
   if (was && status) self->state.lost_at = clock_wall_ms();
   pthread_mutex_unlock(&self->lock);
+  if (was && status) news_doubt(self->cache->news);
 }
 
 static mc_status present(struct member *self, mc_error *err) {

@@ -64,6 +64,12 @@ bool news_in_doubt(const struct news *news) {
   return news && atomic_load(&news->doubt);
 }
 
+/* With the lock held: others' entries may refer to what none that is known of does. */
+static void set_doubt(struct news *news, bool doubt) {
+  atomic_store(&news->doubt, doubt);
+  tier_doubt(news->cache->home, doubt);
+}
+
 /* With the lock held. */
 static void begin(struct news *news, bool *under_way, struct work_job *job, void (*run)(struct work_job *job)) {
   if (!news->runs || *under_way) return;
@@ -114,7 +120,7 @@ static bool reconcile_once(struct news *news) {
   if (!again && !status) {
     news->wanted = news->records = news->fill = false;
     news->retry_ms = 0;
-    atomic_store(&news->doubt, false);
+    set_doubt(news, false);
   } else if (!again) {
     int64_t next = news->retry_ms ? 2 * news->retry_ms : RETRY_MS;
     news->retry_ms = next < RETRY_MOST_MS ? next : RETRY_MOST_MS;
@@ -225,7 +231,7 @@ static void hear_gap(struct news *news, bool empty) {
   if (!news->cache->home) return;
   pthread_mutex_lock(&news->lock);
   atomic_fetch_add(&news->gaps, 1);
-  atomic_store(&news->doubt, true);
+  set_doubt(news, true);
   news->wanted = news->records = true;
   news->fill |= empty;
   news->retry_at = news->retry_ms = 0;
@@ -237,7 +243,7 @@ void news_doubt(struct news *news) {
   if (!news || !news->cache->home) return;
   pthread_mutex_lock(&news->lock);
   atomic_fetch_add(&news->gaps, 1); /* what runs now may have come to this URL already */
-  atomic_store(&news->doubt, true);
+  set_doubt(news, true);
   if (!news->wanted) news->retry_at = clock_ns() + RETRY_MS * NS_PER_MS;
   news->wanted = news->records = true;
   pthread_mutex_unlock(&news->lock);

@@ -43,8 +43,6 @@ static mc_status put_record(struct mc_cache *cache, const char *key, const mc_en
   return MC_OK;
 }
 
-/* Write the record, or have the commit of `stage` do so, unless the claim was lost: whoever has it since may have
- * written a newer one. Who loses it from here on mends that: see publish_mend. */
 /* Never over a newer one: who slept beyond his lease may have his claim again from a coordination that has lost what
  * came after it. */
 static mc_status put_own_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {

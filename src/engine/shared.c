@@ -19,6 +19,12 @@ void tier_know(struct tier *tier) {
   pthread_mutex_unlock(&tier->lock);
 }
 
+void tier_doubt(struct tier *tier, bool doubt) {
+  pthread_mutex_lock(&tier->lock);
+  tier->doubted = doubt;
+  pthread_mutex_unlock(&tier->lock);
+}
+
 bool tier_knows(struct tier *tier) {
   pthread_mutex_lock(&tier->lock);
   bool knows = !tier->ignorant;

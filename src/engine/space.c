@@ -153,7 +153,7 @@ static bool overdue(const struct tier *tier, const struct slot *slot, int64_t no
   int64_t age = now - slot->used_at;
   if (tier->config.ttl_ms > 0 && age > tier->config.ttl_ms) return true;
   int64_t keep_ms = tier->config.keep_ms > UNREFERRED_TTL_MS ? tier->config.keep_ms : UNREFERRED_TTL_MS;
-  return !tier->config.copies && slot->references <= 0 && age > keep_ms;
+  return !tier->config.copies && !tier->doubted && slot->references <= 0 && age > keep_ms;
 }
 
 /* In one pass over the idle objects, as each eviction lets go of the lock: which are overdue, then one by one. */

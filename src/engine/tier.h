@@ -87,6 +87,8 @@ void tier_touch(struct tier *tier, const mc_digest *digest);
 void tier_share(struct tier *tier);
 /* What entries need has been told. */
 void tier_know(struct tier *tier);
+/* Whether something may be needed that has not been told: then nothing goes because no entry refers to it. */
+void tier_doubt(struct tier *tier, bool doubt);
 bool tier_knows(struct tier *tier);
 /* Look what the storage has of one object: it is counted from now on, or not any more. */
 void tier_look(struct tier *tier, const mc_digest *digest);

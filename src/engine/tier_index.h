@@ -59,6 +59,7 @@ struct tier {
   uint64_t removals;            /* counts them, for those who looked at the storage without the lock */
   uint64_t bytes, idle_bytes, reserved, open;
   bool shared, ignorant; /* see tier_share: others write to the storage; what is needed is not known yet */
+  bool doubted;          /* see tier_doubt */
   uint32_t rescans;
   uint32_t users; /* the owner, those of tier_acquire, and every open slot */
 };

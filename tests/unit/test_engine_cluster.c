@@ -250,6 +250,21 @@ static void a_newer_record_is_mended_by_who_wrote_over_it(void **state) {
   free(before.data);
 }
 
+/* Nor by who can't be told that he lost his claim. */
+static void a_newer_record_stays_in_an_outage(void **state) {
+  struct fixture *first = *state;
+  struct pending here;
+  open_both(first);
+  struct fake_content *content = begin_download(first, &here), *newer = fake_add(0, "host/newer", CHUNK, 2);
+  mc_entry published = {.url = URL, .size = newer->size, .has_digest = true, .digest = newer->digest, .holders = ""};
+  published.revision = UINT64_MAX / 2;
+  fake_hub_lose();
+  assert_int_equal(entry_record(other.cache, key, &published, NULL, NULL), MC_OK);
+  fake_release(content);
+  assert_given(&here, content);
+  assert_true(record_is(&other, newer));
+}
+
 /* ---- revisions ---- */
 
 static void revisions_grow(void **state) {
@@ -431,6 +446,7 @@ int main(void) {
       TEST(what_is_missing_is_asked_for_once),
       TEST(a_claim_that_nobody_took_costs_nothing),
       TEST(a_newer_record_is_mended_by_who_wrote_over_it),
+      TEST(a_newer_record_stays_in_an_outage),
       TEST(revisions_grow),
       TEST(without_the_coordination_all_goes_on),
       TEST(who_waits_goes_on_alone_when_the_coordination_is_lost),

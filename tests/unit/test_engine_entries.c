@@ -333,6 +333,24 @@ static void a_failure_is_tried_again(void **state) {
   assert_int_equal(listed_by(&a), 2);
 }
 
+/* Neither by who does not ask for anything, and so does not see that he hears nothing. */
+static void what_is_got_in_an_outage_is_not_taken_for_unneeded(void **state) {
+  add_files(1);
+  join_both(*state, 0);
+  fake_hub_lose();
+  AWAIT(news_in_doubt(a.cache->news));
+  get_file(&b, 0);
+  tier_look(a.cache->home, &contents[0]->digest);
+  assert_true(counts(&a, 0));
+  time_passes((int64_t)11 * 60 * 1000);
+  tier_sweep(a.cache->home);
+  assert_true(on_disk(0));
+  fake_hub_find(false);
+  AWAIT(is_settled(&a) && is_known_as_now(&a, 0));
+  tier_sweep(a.cache->home);
+  assert_true(on_disk(0));
+}
+
 /* ---- evicting ---- */
 
 static void what_another_evicts_leaves_the_memory_too(void **state) {
@@ -544,6 +562,7 @@ int main(void) {
       TEST(what_is_told_meanwhile_holds),
       TEST(watchers_hear_of_others_and_of_what_they_missed),
       TEST(a_failure_is_tried_again),
+      TEST(what_is_got_in_an_outage_is_not_taken_for_unneeded),
       TEST(what_another_evicts_leaves_the_memory_too),
       TEST(during_an_outage_it_is_tried_now_and_then),
       TEST(evicting_needs_the_coordination),
