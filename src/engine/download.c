@@ -273,14 +273,17 @@ static mc_status begin_stage(struct download *d, const char *key, const mc_info 
 }
 
 mc_status download_begin(struct download *d, const char *key, const mc_info *info, mc_error *err) {
-  if (d->size != MC_SIZE_UNKNOWN &&
-      !(info->ranges && validators_same(&d->validators, d->size, &info->validators, info->size))) {
+  bool kept = d->tier && d->tier == d->cache->home;
+  if (kept && !d->stage && d->landed) {
+    download_reset(d); /* its stage was committed: the next one has nothing of it */
+  } else if (d->size != MC_SIZE_UNKNOWN &&
+             !(info->ranges && validators_same(&d->validators, d->size, &info->validators, info->size))) {
     download_reset(d);
   } else if (d->size == MC_SIZE_UNKNOWN && d->count) {
     download_reset(d); /* a stream of unknown size begins at its beginning */
   }
   mc_status status = MC_OK;
-  if (d->tier && d->tier == d->cache->home && !d->stage) {
+  if (kept && !d->stage) {
     uint64_t bytes = info->size == MC_SIZE_UNKNOWN ? 0 : info->size;
     if (d->reserved) tier_unreserve(d->tier, d->reserved);
     d->reserved = 0;

@@ -280,6 +280,23 @@ static mc_status await_owner(struct run *run, mc_error *err) {
   return run->unheard ? MC_OK : status;
 }
 
+/* Whether a newer version has been published while we brought ours, or failed to: who lost his claim has no right to
+ * tell those who came since, and may know that one, of an older. Nobody joins any more. */
+static bool is_overtaken(struct run *run, mc_status status) {
+  struct mc_cache *cache = run->cache;
+  const mc_entry *ours = run->overtaken ? run->overtaken : status && run->file ? run->entry : NULL;
+  mc_entry *now = NULL;
+  if (!ours) return false;
+  pthread_mutex_lock(&cache->lock);
+  flight_seal(run->flight);
+  bool joined = run->flight->joined;
+  pthread_mutex_unlock(&cache->lock);
+  if (!joined || cache->coordination->ops->lookup(cache->coordination, run->flight->key, &now, NULL)) return false;
+  bool newer = now->revision >= ours->revision && !same_state(now, ours);
+  free(now);
+  return newer;
+}
+
 static mc_status fly(struct run *run, mc_error *err) {
   struct mc_cache *cache = run->cache;
   struct flight *flight = run->flight;
@@ -295,23 +312,32 @@ static mc_status fly(struct run *run, mc_error *err) {
     }
     mc_error error = MC_ERROR_INIT;
     status = ops->claim(cache->coordination, flight->key, &run->claim, &error);
-    if (coordination_is_out(cache, status)) {
-      coordination_lost(cache, &error);
-      return go_alone(run, plan, err);
-    }
-    if (status) {
+    bool out = coordination_is_out(cache, status);
+    if (status && !out) {
       if (err) *err = error;
       return status;
     }
-    coordination_found(cache);
-    if (run->claim.granted) {
-      if (!has_news(run)) return bring_up_to_date(run, plan, err);
+    if (out) {
+      coordination_lost(cache, &error);
+    } else {
+      coordination_found(cache);
+    }
+    if (out || (!run->claim.granted && run->unheard)) {
+      status = go_alone(run, plan, err);
+    } else if (!run->claim.granted) {
+      status = await_owner(run, err);
+      if (status) return status;
+      continue;
+    } else if (has_news(run)) {
       give_claim_back(run);
       continue;
+    } else {
+      status = bring_up_to_date(run, plan, err);
     }
-    if (run->unheard) return go_alone(run, plan, err);
-    status = await_owner(run, err);
-    if (status) return status;
+    if (!is_overtaken(run, status)) return status;
+    flight_hide(flight);
+    download_reset(run->download); /* what it has may be of the older one, and an object already */
+    give_claim_back(run);
   }
 }
 

@@ -108,7 +108,9 @@ static bool reconcile_once(struct news *news) {
   tell_result(news, status, &found, &error);
   if (!status && how.announce) entry_announce(news->cache, NULL); /* what went meanwhile nobody has told */
   pthread_mutex_lock(&news->lock);
-  bool again = atomic_load(&news->gaps) != news->gaps_seen && !atomic_load(&news->stopped);
+  /* While it is out of reach that would fail at once, again and again; and that it is has counted as a gap. */
+  bool out = coordination_is_out(news->cache, status);
+  bool again = !out && atomic_load(&news->gaps) != news->gaps_seen && !atomic_load(&news->stopped);
   if (!again && !status) {
     news->wanted = news->records = news->fill = false;
     news->retry_ms = 0;

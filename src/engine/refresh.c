@@ -23,7 +23,8 @@ struct refresher {
   struct tended *urls;  /* those that were looked at last come last */
   int64_t due;          /* when the first one is; INT64_MAX: none */
   bool told_full;
-  bool runs; /* the job is queued, or runs */
+  bool runs;   /* the job is queued, or runs */
+  bool kicked; /* since it began */
   struct work_job job;
 };
 
@@ -183,6 +184,9 @@ static void refresh_job(struct work_job *job) {
   struct mc_cache *cache = refresher->cache;
   int64_t now = clock_wall_ms();
   bool room = true;
+  pthread_mutex_lock(&refresher->lock);
+  refresher->kicked = false;
+  pthread_mutex_unlock(&refresher->lock);
   look_through_prefixes(cache);
   for (int i = 0; i < MOST_LOOKS && (room = has_room(cache)); i++) {
     char *url = take_due(refresher, now);
@@ -200,7 +204,7 @@ void refresh_tick(struct mc_cache *cache) {
   struct refresher *refresher = cache->refresher;
   if (!refresher) return;
   pthread_mutex_lock(&refresher->lock);
-  bool due = !refresher->runs && refresher->due <= clock_wall_ms();
+  bool due = !refresher->runs && (refresher->kicked || refresher->due <= clock_wall_ms());
   refresher->runs |= due;
   pthread_mutex_unlock(&refresher->lock);
   if (!due || work_submit(cache->job_pool, &refresher->job, NULL) == MC_OK) return;
@@ -213,7 +217,7 @@ void refresh_kick(struct mc_cache *cache) {
   struct refresher *refresher = cache->refresher;
   if (!refresher) return;
   pthread_mutex_lock(&refresher->lock);
-  refresher->due = 0;
+  refresher->kicked = true;
   pthread_mutex_unlock(&refresher->lock);
   pthread_mutex_lock(&cache->lock);
   engine_kick_clock(cache);

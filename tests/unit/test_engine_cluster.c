@@ -366,6 +366,48 @@ static void who_joins_is_not_given_what_was_seen_before(void **state) {
   assert_int_equal(content->opens, 2);
 }
 
+/* Who lost his claim while he downloads is overtaken: those who came since may know the newer version already. */
+static void who_joins_one_that_is_overtaken_is_given_the_newer(void **state) {
+  struct fixture *first = *state;
+  struct pending here, late;
+  open_both(first);
+  struct fake_content *newer = fake_add(0, "host/newer", CHUNK, 2);
+  get_once(&other, "fake://host/newer", newer);
+  struct fake_content *content = begin_download(first, &here);
+  mc_entry published = {.url = URL, .size = newer->size, .has_digest = true, .digest = newer->digest, .holders = ""};
+  published.revision = UINT64_MAX / 2;
+  published.fetched_at = published.checked_at = clock_wall_ms();
+  fake_hub_revoke(key);
+  fake_hub_regress(key, &published);
+  start_get_watched(&late, first, URL, NULL);
+  await_reports(&late);
+  fake_release(content);
+  assert_int_equal(finish_get(&here), MC_OK);
+  mc_file_release(here.file);
+  assert_given(&late, newer);
+}
+
+/* The coordination has lost what was published since. The record tells of it. */
+static void who_was_overtaken_stays_so_when_that_is_forgotten(void **state) {
+  struct fixture *first = *state;
+  struct pending here;
+  open_both(first);
+  struct fake_content *content = begin_download(first, &here), *newer = fake_add(1, "host/newer", CHUNK, 2);
+  mc_entry published = {.url = URL, .size = newer->size, .has_digest = true, .digest = newer->digest, .holders = ""};
+  published.revision = UINT64_MAX / 2;
+  char *text = record_encode(&published);
+  mc_storage *storage = tier_storage(other.cache->home);
+  assert_int_equal(storage->ops->record_put(storage, key, text, strlen(text), NULL), MC_OK);
+  free(text);
+  fake_hub_revoke(key);
+  fake_release(content);
+  assert_given(&here, content);
+  close_cache(first); /* once it has told the coordination */
+  mc_entry *known = known_by(&other);
+  assert_true(mc_digest_equal(&known->digest, &newer->digest));
+  free(known);
+}
+
 static void a_pinned_file_stays_pinned_for_both(void **state) {
   struct fixture *first = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -394,6 +436,8 @@ int main(void) {
       TEST(who_waits_goes_on_alone_when_the_coordination_is_lost),
       TEST(a_coordination_that_hangs_holds_up_no_deadline),
       TEST(who_joins_is_not_given_what_was_seen_before),
+      TEST(who_joins_one_that_is_overtaken_is_given_the_newer),
+      TEST(who_was_overtaken_stays_so_when_that_is_forgotten),
       TEST(a_pinned_file_stays_pinned_for_both),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -349,6 +349,21 @@ static void what_another_evicts_leaves_the_memory_too(void **state) {
   assert_int_equal(try_get(&a, url_of(url, 0), MC_GET_CACHED, NULL), MC_NOT_FOUND);
 }
 
+/* To begin anew at once, as after a gap, would be to ask for nothing but that for as long as it lasts. */
+static void during_an_outage_it_is_tried_now_and_then(void **state) {
+  add_files(1);
+  join_both(*state, 0);
+  fake_hub_lose();
+  unsigned listed = fake_hub_calls("list");
+  get_file(&a, 0);
+  AWAIT(fake_hub_calls("list") > listed);
+  unsigned beats = fake_hub_calls("present");
+  AWAIT(fake_hub_calls("present") > beats + 1);
+  assert_true(fake_hub_calls("list") < listed + 100);
+  fake_hub_find(false);
+  AWAIT(is_settled(&a) && is_known_as_now(&a, 0));
+}
+
 static void evicting_needs_the_coordination(void **state) {
   char url[64];
   mc_error error = MC_ERROR_INIT;
@@ -530,6 +545,7 @@ int main(void) {
       TEST(watchers_hear_of_others_and_of_what_they_missed),
       TEST(a_failure_is_tried_again),
       TEST(what_another_evicts_leaves_the_memory_too),
+      TEST(during_an_outage_it_is_tried_now_and_then),
       TEST(evicting_needs_the_coordination),
       TEST(a_rescan_counts_what_others_stored),
       TEST(what_another_uses_is_not_evicted),

@@ -226,6 +226,18 @@ static void a_long_download_keeps_its_claim(void **state) {
   mc_file_release(pending.file);
 }
 
+/* What has landed went with the stage: the next upstream's stage has nothing of it. */
+static void the_next_one_begins_anew_after_a_commit(void **state) {
+  struct fixture *fixture = *state;
+  struct fake_content *content = fake_add(0, FILE_NAME, 2 * CHUNK + 1, 1);
+  fake_add(1, FILE_NAME, 2 * CHUNK + 1, 1);
+  use_two_upstreams(fixture);
+  open_cache(fixture);
+  fake_storage_fail(FAKE_OPEN_OBJECT, 1, 1, MC_NOT_FOUND);
+  get_once(fixture, URL, content);
+  assert_int_equal(stat_of(fixture, "fallbacks_total"), 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -238,6 +250,7 @@ int main(void) {
       TEST(it_can_not_be_committed),
       TEST(what_was_committed_can_not_be_opened),
       TEST(what_was_committed_has_gone),
+      TEST(the_next_one_begins_anew_after_a_commit),
       TEST(a_missing_folder_is_not_a_missing_file),
       TEST(a_stage_can_not_be_resized),
       TEST(a_stage_can_not_be_resumed),

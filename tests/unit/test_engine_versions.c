@@ -435,6 +435,30 @@ static void what_is_watched_is_looked_after(void **state) {
   assert_int_equal(fake_count(&other->opens), 1);
 }
 
+/* What is told to the refresher's job while it runs is seen to once it has ended. */
+static void what_is_watched_meanwhile_is_looked_through_too(void **state) {
+  struct fixture *fixture = *state;
+  struct told told = {0};
+  mc_watcher *watcher;
+  fake_add(0, FILE_NAME, SIZE, 1);
+  use_hub(fixture);
+  fixture->options.revalidate_after_ms = 1000;
+  fixture->options.refresh_ms = HOUR_MS;
+  open_cache(fixture);
+  assert_int_equal(try_get(fixture, URL, MC_GET_PIN, NULL), MC_OK);
+  assert_int_equal(mc_evict(NULL, fixture->cache, URL, NULL), MC_OK);
+  fake_hub_hold("lookup"); /* the job's, which finds it gone */
+  time_passes(2 * HOUR_MS);
+  fake_hub_await_held();
+  unsigned listed = fake_hub_calls("list");
+  assert_int_equal(mc_watch(&watcher, fixture->cache, "", tell, &told, NULL), MC_OK);
+  fake_hub_release();
+  for (int64_t until = clock_ns() + 20 * NS_PER_S; fake_hub_calls("list") == listed; sched_yield()) {
+    assert_true(clock_ns() < until);
+  }
+  mc_watch_end(watcher);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
   const struct CMUnitTest tests[] = {
@@ -454,6 +478,7 @@ int main(void) {
       TEST(of_two_members_one_looks),
       TEST(watchers_have_prefixes),
       TEST(what_is_watched_is_looked_after),
+      TEST(what_is_watched_meanwhile_is_looked_through_too),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

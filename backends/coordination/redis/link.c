@@ -83,8 +83,13 @@ static bool is_moved(const char *error) {
   return false;
 }
 
+/* Also for what a script asked. */
+static bool lacks_rights(const char *error) {
+  return begins(error, "NOPERM") || begins(error, "ERR The user executing the script can't ");
+}
+
 static bool is_denied(const char *error) {
-  return begins(error, "NOAUTH") || begins(error, "WRONGPASS") || begins(error, "NOPERM") ||
+  return lacks_rights(error) || begins(error, "NOAUTH") || begins(error, "WRONGPASS") ||
          begins(error, "ERR invalid password") || begins(error, "ERR Client sent AUTH") ||
          begins(error, "ERR AUTH <password> called without");
 }
@@ -97,17 +102,17 @@ static const char *cause_of(const char *error) {
 
 static mc_status refused(const char *error, mc_error *err) {
   char text[200];
+  if (!error) error = "an error without a word";
   if (begins(error, "NOSCRIPT")) return MC_NOT_FOUND;
   snprintf(text, sizeof(text), "%s", error);
   text_clean(text);
   char *quoted = strstr(text, ", with args beginning with"); /* a secret may be among them */
   if (quoted) *quoted = 0;
   if (is_denied(error)) {
-    bool rights = begins(error, "NOPERM");
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                        rights
-                            ? "Redis: the user may not do what is needed (NOPERM): give it the rights in docs/redis.md"
-                            : "Redis wants a user or password, or others than it was given: see the option "
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN,
+                        lacks_rights(error)
+                            ? "the user may not do what is needed (NOPERM): give it the rights in docs/redis.md"
+                            : "it wants a user or password, or others than it was given: see the option "
                               "'coordination' (redis://USER:PASSWORD@HOST, ?password_file=)");
   }
   if (is_moved(error)) {
@@ -170,6 +175,12 @@ mc_status link_name(mc_status status, const char *where, mc_error *err) {
   return mc_error_set(err, status, ORIGIN, "Redis at %s can't be reached: %s", where, why);
 }
 
+/* Whatever keeps us out, such as a password that was changed, is mended elsewhere: until then Redis is out of reach. */
+static mc_status keep_out(mc_status status, const char *where, mc_error *err) {
+  if (!status || status == MC_UNAVAILABLE || status == MC_NO_MEMORY) return status;
+  return link_name(MC_UNAVAILABLE, where, err);
+}
+
 mc_status link_ask(redisReply **out, redisContext *link, const char *const *args, mc_error *err) {
   size_t count = 0;
   while (args[count]) count++;
@@ -214,13 +225,13 @@ static mc_status read_password(char out[REDIS_TEXT_SIZE], const char *path, mc_e
   void *data;
   size_t size;
   int errnum = file_read(path, &data, &size, MAX_FILE);
-  if (errnum) return mc_error_errno(err, errnum, ORIGIN, "can't read Redis' password from %s", path);
+  if (errnum) return mc_error_errno(err, errnum, ORIGIN, "can't read its password from %s", path);
   size_t length = strcspn(data, "\r\n");
   bool fits = length < REDIS_TEXT_SIZE;
   if (fits) snprintf(out, REDIS_TEXT_SIZE, "%.*s", (int)length, (const char *)data);
   explicit_bzero(data, size);
   free(data);
-  return fits ? MC_OK : mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "Redis' password in %s is too long", path);
+  return fits ? MC_OK : mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "its password in %s is too long", path);
 }
 
 static mc_status enter(redisContext *link, const char *user, const char *password, const char *file, mc_error *err) {
@@ -248,7 +259,7 @@ static mc_status choose(redisContext *link, uint32_t db, mc_error *err) {
   mc_status status = link_ask(&reply, link, (const char *const[]){"SELECT", number, NULL}, err);
   freeReplyObject(reply);
   if (status == MC_PROTOCOL) {
-    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "Redis has no database %u", db);
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "it has no database %u", db);
   }
   return status;
 }
@@ -257,7 +268,7 @@ static mc_status choose(redisContext *link, uint32_t db, mc_error *err) {
 static mc_status check_role(redisContext *link, const char *where, mc_error *err) {
   redisReply *reply;
   mc_status status = link_ask(&reply, link, (const char *const[]){"ROLE", NULL}, err);
-  if (status) return link->err ? status : MC_OK;
+  if (status) return link->err ? link_name(status, where, err) : MC_OK;
   bool replica = reply->type == REDIS_REPLY_ARRAY && reply->elements && reply->element[0]->type == REDIS_REPLY_STRING &&
                  strcmp(reply->element[0]->str, "slave") == 0;
   freeReplyObject(reply);
@@ -271,12 +282,14 @@ static mc_status open_quietly(redisContext **out, const struct redis_address *ad
   mc_status status = connect_to(&link, host, target->host.port, address->path, target->where, err);
   if (status) return status;
   if (address->tls) status = tls_begin(link, address, target->host.host, target->where, err);
-  if (!status) status = enter(link, address->user, address->password, address->password_file, err);
-  if (!status) status = choose(link, address->db, err);
+  if (!status) {
+    status = link_name(enter(link, address->user, address->password, address->password_file, err), target->where, err);
+  }
+  if (!status) status = link_name(choose(link, address->db, err), target->where, err);
   if (!status) status = check_role(link, target->where, err);
   if (status) {
     redisFree(link);
-    return status;
+    return keep_out(status, target->where, err);
   }
   *out = link;
   return MC_OK;
@@ -346,10 +359,11 @@ static mc_status ask_sentinel(struct link_target *out, const struct redis_addres
     status = link_ask(&reply, link, (const char *const[]){"SENTINEL", "get-master-addr-by-name", address->master, NULL},
                       err);
   }
+  status = link_name(status, where, err);
   if (!status) status = answer_of(out, reply, address->master, where, err);
   freeReplyObject(reply);
   redisFree(link);
-  return status;
+  return keep_out(status, where, err);
 }
 
 mc_status link_find(struct link_target *out, const struct redis_address *address, size_t first, mc_error *err) {
