@@ -132,7 +132,9 @@ static int start(struct parts *parts, struct server_options *options) {
     log_say(MC_LOG_ERROR, "can't write the ports file %s: %s", options->ports_file, strerror(errno));
     return 1;
   }
-  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s%s%s", control, data, web, options->cache.storage,
+  const char *coordination = options->cache.coordination ? options->cache.coordination : "local";
+  log_say(MC_LOG_INFO, "ready: control %s, data %s, web %s, storage %s, coordination %.*s%s%s", control, data, web,
+          options->cache.storage, (int)strcspn(coordination, ":"), coordination, /* what follows may hold a password */
           *upper ? ", a client of " : "", upper);
   return 0;
 }

@@ -297,11 +297,17 @@ static bool is_overtaken(struct run *run, mc_status status) {
   return newer;
 }
 
+static void tell_takeover(const struct flight *flight) {
+  char url[256];
+  log_info(flight->cache->logger, ORIGIN, "%s: whoever had it has gone, or failed: going on with it here",
+           url_printable(url, sizeof(url), flight->url));
+}
+
 static mc_status fly(struct run *run, mc_error *err) {
   struct mc_cache *cache = run->cache;
   struct flight *flight = run->flight;
   const mc_coordination_ops *ops = cache->coordination->ops;
-  for (;;) {
+  for (bool waited = false;;) {
     mc_status status = look(run, err);
     if (status) return status;
     enum plan plan = make_plan(run);
@@ -327,11 +333,13 @@ static mc_status fly(struct run *run, mc_error *err) {
     } else if (!run->claim.granted) {
       status = await_owner(run, err);
       if (status) return status;
+      waited = true;
       continue;
     } else if (has_news(run)) {
       give_claim_back(run);
       continue;
     } else {
+      if (waited && plan == PLAN_ASK) tell_takeover(flight);
       status = bring_up_to_date(run, plan, err);
     }
     if (!is_overtaken(run, status)) return status;

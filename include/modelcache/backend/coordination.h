@@ -112,7 +112,8 @@ typedef struct mc_coordination_ops {
   mc_status (*forget)(mc_coordination *self, const char *key, mc_error *err);
   /* Required. Report entries whose URL begins with `prefix` (byte for byte) and comes after `after` (NULL or "": all),
    * in the order of their URLs' bytes, each once and whole: as it was at some moment of the call. Memory does not grow
-   * with their number where the coordination is shared. `visit` must not call back into the coordination; it returns
+   * with their number where the coordination is shared. URLs of which nothing is known but that they are missing may be
+   * left out, and forgotten after ten minutes. `visit` must not call back into the coordination; it returns
    * false to stop. Their holders are not told. */
   mc_status (*list)(mc_coordination *self, const char *prefix, const char *after,
                     bool (*visit)(void *user, const mc_entry *entry), void *user, mc_error *err);
