@@ -10,7 +10,8 @@
 #define MAX_PER_ORIGIN 8    /* of the upstream lane's threads: a dead origin holds no more than these */
 #define MAX_THREADS    32
 
-static const uint32_t lane_threads[LANE_COUNT] = {[LANE_LOCAL] = 4, [LANE_LISTS] = 8, [LANE_UPSTREAM] = MAX_THREADS};
+static const uint32_t lane_threads[LANE_COUNT] = {
+    [LANE_LOCAL] = 4, [LANE_LISTS] = 8, [LANE_REPAIRS] = 1, [LANE_UPSTREAM] = MAX_THREADS};
 
 struct lane_state {
   pthread_cond_t wake;

@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Each has threads of its own: what waits for an upstream, or for a client that reads a long list slowly, never keeps
- * others from their answers. */
-enum lane { LANE_LOCAL, LANE_LISTS, LANE_UPSTREAM, LANE_COUNT };
+/* Each has threads of its own: what waits for an upstream, for a client that reads a long list slowly, or for all of
+ * the storage to be gone through, never keeps others from their answers. */
+enum lane { LANE_LOCAL, LANE_LISTS, LANE_REPAIRS, LANE_UPSTREAM, LANE_COUNT };
 
 /* A job is embedded in what it works on, which `run` may free. */
 struct job {

@@ -252,7 +252,9 @@ static void work_stat(struct call *call, const ProtobufCMessage *body) {
     Modelcache__V1__StatResponse response = MODELCACHE__V1__STAT_RESPONSE__INIT;
     fill_entry(&filled, entry);
     response.entry = &filled.message;
-    if (message->cached) mc_history(call_service(call)->cache, message->url, add_former, &history, STAT_MS, NULL);
+    if (message->cached) {
+      mc_history(call_service(call)->cache, message->url, add_former, &history, timeout_within(call, STAT_MS), NULL);
+    }
     response.history = history.list;
     response.n_history = history.count;
     call_send(call, &response.base);
@@ -610,7 +612,8 @@ static void start_job(struct call *call, const struct method *method, ProtobufCM
   struct rpc_job *job = malloc(sizeof(*job));
   const char *upstream = method->upstream ? method->upstream(message) : NULL;
   struct job base = {.run = run_job, .lane = LANE_LOCAL};
-  if (method->work == work_list || method->work == work_repair) base.lane = LANE_LISTS;
+  if (method->work == work_list) base.lane = LANE_LISTS;
+  if (method->work == work_repair) base.lane = LANE_REPAIRS;
   if (upstream) {
     base.lane = LANE_UPSTREAM;
     base.origin = origin_of(upstream);

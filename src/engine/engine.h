@@ -135,10 +135,12 @@ mc_storage *record_storage(const struct mc_cache *cache);
 /* Look in the coordination, then in the home tier's records, which then go into the coordination; in both, where that
  * may have forgotten something: see news.c. */
 mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
+/* The newest that either of them knows, always. */
+mc_status entry_newest(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
+/* Whether there is a newer record than this entry's would be, in a storage that others write to as well. */
+bool entry_is_outrun(struct mc_cache *cache, const char *key, const mc_entry *entry);
 /* Write the record into the home tier, if it is persistent; with its next commit, if there is a stage that can. */
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err);
-/* Whether the record is newer than this entry. */
-bool entry_is_outdated(struct mc_cache *cache, const char *key, const mc_entry *entry);
 /* This is the URL's entry from now on: the home tier keeps its object. Whether it has another one than before. */
 bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry);
 /* Bring every record of the home tier into the coordination: of one that is not shared, and forgets with the process.

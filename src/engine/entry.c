@@ -26,11 +26,6 @@ mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *
   return status;
 }
 
-bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry) {
-  refresh_note(cache, entry);
-  return cache->ledger && ledger_set(cache->ledger, key, entry);
-}
-
 static mc_status load_record(mc_entry **out, mc_storage *storage, const char *key, mc_error *err) {
   void *data;
   size_t size;
@@ -41,13 +36,19 @@ static mc_status load_record(mc_entry **out, mc_storage *storage, const char *ke
   return *out ? MC_OK : mc_error_set(err, MC_NOT_FOUND, ORIGIN, "the record of this URL can't be read");
 }
 
-bool entry_is_outdated(struct mc_cache *cache, const char *key, const mc_entry *entry) {
-  mc_entry *recorded;
+bool entry_is_outrun(struct mc_cache *cache, const char *key, const mc_entry *entry) {
   mc_storage *storage = record_storage(cache);
-  if (!storage || load_record(&recorded, storage, key, NULL)) return false;
-  bool outdated = recorded->revision > entry->revision;
-  free(recorded);
-  return outdated;
+  mc_entry *known;
+  bool shared = cache->coordination->ops->flags & MC_COORDINATION_SHARED;
+  if (!shared || !storage || load_record(&known, storage, key, NULL)) return false;
+  bool outrun = known->revision > entry->revision;
+  free(known);
+  return outrun;
+}
+
+bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry) {
+  refresh_note(cache, entry);
+  return cache->ledger && ledger_set(cache->ledger, key, entry);
 }
 
 /* The record's entry is newer than what the coordination knows. Whoever published meanwhile knows better. */
@@ -66,13 +67,13 @@ static mc_entry *bring_in(struct mc_cache *cache, const char *key, mc_entry *ent
   return entry;
 }
 
-mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err) {
+static mc_status load(mc_entry **out, struct mc_cache *cache, const char *key, bool doubt, mc_error *err) {
   mc_entry *known = NULL, *entry;
   mc_status status = cache->coordination->ops->lookup(cache->coordination, key, &known, err);
   mc_storage *storage = record_storage(cache);
   /* Without coordination what is stored can be served all the same. */
   bool unreachable = status && mc_status_is_retryable(status);
-  bool look = status ? status == MC_NOT_FOUND || unreachable : news_in_doubt(cache->news);
+  bool look = status ? status == MC_NOT_FOUND || unreachable : doubt;
   *out = status ? NULL : known;
   if (!look || !storage) return status;
   mc_status found = load_record(&entry, storage, key, status == MC_NOT_FOUND ? err : NULL);
@@ -85,6 +86,14 @@ mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc
   if (unreachable) entry_refer(cache, key, entry);
   *out = unreachable ? entry : bring_in(cache, key, entry);
   return MC_OK;
+}
+
+mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err) {
+  return load(out, cache, key, news_in_doubt(cache->news), err);
+}
+
+mc_status entry_newest(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err) {
+  return load(out, cache, key, true, err);
 }
 
 static bool load_scanned(void *user, const char *key, const void *data, size_t size) {

@@ -14,6 +14,7 @@ struct run {
   mc_claim claim;
   mc_entry *overtaken; /* what could not be published, as another has got further, or is about to; or NULL */
   bool recorded;       /* a record was written, or a commit told to */
+  bool outrun;         /* there was a newer one: it was not */
   bool unheard;        /* the claim's owner can't be waited for */
   bool waited;         /* he was, since the last look; the digest that was known before, or zeros */
   mc_digest before;

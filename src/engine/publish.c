@@ -43,18 +43,25 @@ static mc_status put_record(struct mc_cache *cache, const char *key, const mc_en
   return MC_OK;
 }
 
-/* Where nobody can say whether the claim is still held, or nobody gave one, the record there tells. */
+/* Never over a newer one: who slept beyond his lease may have his claim again from a coordination that has lost what
+ * came after it. */
+static mc_status put_own_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
+  run->outrun = entry_is_outrun(run->cache, run->flight->key, entry);
+  if (run->outrun) return MC_OK;
+  run->recorded = true;
+  return put_record(run->cache, run->flight->key, entry, stage, err);
+}
+
+/* Unless the claim was lost: whoever has it since may have written a newer one. Who loses it from here on mends that:
+ * see publish_mend. */
 mc_status publish_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_coordination *coordination = run->cache->coordination;
   const char *key = run->flight->key;
-  mc_status held = MC_UNAVAILABLE;
-  if (run->claim.granted) {
-    held = claim_is_lost(run->flight) ? MC_BUSY
-                                      : coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL);
+  if (run->claim.granted && (claim_is_lost(run->flight) ||
+                             coordination->ops->renew(coordination, key, run->claim.token, NULL, NULL) == MC_BUSY)) {
+    return MC_OK;
   }
-  if (held == MC_BUSY || (held && entry_is_outdated(run->cache, key, entry))) return MC_OK;
-  run->recorded = true;
-  return put_record(run->cache, key, entry, stage, err);
+  return put_own_record(run, entry, stage, err);
 }
 
 /* Publish it with the claim. If that is gone, it is as good without one, as long as nobody has it or has published
@@ -64,11 +71,13 @@ static mc_status set_entry(struct run *run, const mc_entry *entry, mc_error *err
   const char *key = run->flight->key;
   uint64_t token = run->claim.granted ? run->claim.token : 0;
   claim_keep(run->flight, 0); /* a renewal that comes later must not take it for lost */
+  if (run->outrun) return mc_error_set(err, MC_BUSY, ORIGIN, "a newer record was written meanwhile");
   mc_status status = coordination->ops->publish(coordination, key, token, entry, err);
   if (status != MC_BUSY || !token) return status;
   run->claim.granted = false;
+  if (entry_is_outrun(run->cache, key, entry)) return status;
   status = coordination->ops->publish(coordination, key, 0, entry, err);
-  if (!status && !run->recorded) put_record(run->cache, key, entry, NULL, NULL);
+  if (!status && !run->recorded) put_own_record(run, entry, NULL, NULL);
   return status;
 }
 
@@ -133,9 +142,12 @@ void publish_mend(struct run *run) {
     if (run->claim.granted) break;
     if (ops->wait(cache->coordination, key, run->claim.token, NULL, NULL, &run->flight->call, NULL)) return;
   }
-  mc_status status = ops->lookup(cache->coordination, key, &now, NULL);
+  mc_status status = entry_newest(&now, cache, key, NULL);
   if (!status && now->revision >= run->overtaken->revision) {
     put_record(cache, key, now, NULL, NULL);
+    status = ops->publish(cache->coordination, key, run->claim.token, now, NULL);
+    if (!status) entry_refer(cache, key, now);
+    run->claim.granted = status != MC_OK;
   } else if (!status || status == MC_NOT_FOUND) { /* whoever had the claim has published nothing */
     run->overtaken->revision = run->claim.token;
     put_record(cache, key, run->overtaken, NULL, NULL);

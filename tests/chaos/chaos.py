@@ -306,7 +306,7 @@ class World:
         return random.Random(f"{self.options.seed} {name}")
 
     def run(self):
-        self.nginx = ChaosNginx(self.processes, self.folder / "nginx", workers=1, rate=6 * MIB).start()
+        self.nginx = ChaosNginx(self.processes, self.folder / "nginx", rate=6 * MIB).start()
         self.redis = clusters.Redis(self.processes, self.folder / "redis").start()
         self.cluster = clusters.Cluster(
             self.processes, self.folder, self.redis, self.options.pods, PODS_ARGS, lease_ms=round(LEASE * 1000)
@@ -415,7 +415,7 @@ class World:
         kinds = {}
         for event in checker.events:
             kinds[event.kind.split(",")[0]] = kinds.get(event.kind.split(",")[0], 0) + 1
-        publications = sum(len(known) - 1 for known in checker.publications.values())
+        publications = sum(len(known) for known in checker.publications.values())
         print(f"\ngets: {json.dumps(counts)}; events: {json.dumps(kinds)}")
         print(
             f"{len(checker.gets)} gets of {publications} publications through {len(checker.events)} events; "

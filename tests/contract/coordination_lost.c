@@ -54,6 +54,23 @@ static void an_empty_one_says_so_until_it_is_filled(void **state) {
   await_told(&world->told_a, MC_EVENT_EMPTY, 2);
 }
 
+static void one_that_was_emptied_and_filled_by_another_is_noticed(void **state) {
+  struct world *world = *state;
+  char reply[64];
+  open_members(world, LONG_MS, 0);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  assert_int_equal(world->ops->filled(world->a, NULL), MC_OK);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  unsigned gaps = told(&world->told_b, MC_EVENT_GAP);
+  DO(world, "FLUSHDB");
+  assert_int_equal(world->ops->present(world->a, "{}", NULL), MC_OK); /* a sees it, and makes good what was lost */
+  assert_int_equal(world->ops->filled(world->a, NULL), MC_OK);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+  await_told(&world->told_b, MC_EVENT_GAP, gaps + 1);
+  assert_int_equal(world->ops->present(world->b, "{}", NULL), MC_OK);
+}
+
 static void what_was_missed_is_told(void **state) {
   struct world *world = *state;
   char key[KEY_SIZE], reply[64];
@@ -172,10 +189,29 @@ static void who_may_not_enter_is_told(void **state) {
   world->place = right;
   for (int i = 0; i < 3; i++) {
     mc_error err = MC_ERROR_INIT;
-    assert_int_equal(look(world->a, key_of(key, world, "x"), &err), MC_PERMISSION_DENIED);
+    assert_int_equal(look(world->a, key_of(key, world, "x"), &err), MC_UNAVAILABLE);
     assert_non_null(strstr(err.message, "password"));
     assert_null(strstr(err.message, "hunter2"));
   }
+}
+
+/* A password that was changed is an outage, not a refusal: what is stored is served meanwhile. */
+static void who_is_locked_out_later_is_told_that_it_is_lost(void **state) {
+  struct world *world = *state;
+  char key[KEY_SIZE], reply[64];
+  mc_error err = MC_ERROR_INIT;
+  if (redis_of(world) != REDIS_USER) return; /* the others have no password */
+  open_members(world, LONG_MS, 0);
+  assert_int_equal(look(world->a, key_of(key, world, "x"), NULL), MC_OK);
+  DO(world, "ACL", "SETUSER", "pod", "resetpass", ">hunter2");
+  DO(world, "CLIENT", "KILL", "TYPE", "normal"); /* those of the ops: the listener stays */
+  assert_int_equal(look(world->a, key, &err), MC_UNAVAILABLE);
+  DO(world, "CLIENT", "KILL", "USER", "pod");
+  await_lost(world->a, key);
+  assert_int_equal(look(world->a, key, &err), MC_UNAVAILABLE);
+  assert_int_equal(err.status, MC_UNAVAILABLE);
+  DO(world, "ACL", "SETUSER", "pod", "resetpass", ">p@ss/w:rd");
+  await_found(world->a, key);
 }
 
 static void a_waiter_asks_for_nothing(void **state) {
@@ -205,11 +241,13 @@ int run_lost(const struct place *place) {
 #define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, world_set_up, world_tear_down, &world)
   const struct CMUnitTest tests[] = {
       TEST(an_empty_one_says_so_until_it_is_filled),
+      TEST(one_that_was_emptied_and_filled_by_another_is_noticed),
       TEST(what_was_missed_is_told),
       TEST(one_that_is_killed_comes_back_empty),
       TEST(one_that_hangs_costs_one_timeout),
       TEST(it_need_not_be_there_yet),
       TEST(who_may_not_enter_is_told),
+      TEST(who_is_locked_out_later_is_told_that_it_is_lost),
       TEST(a_waiter_asks_for_nothing),
   };
   return cmocka_run_group_tests_name(place->name, tests, NULL, NULL);

@@ -402,6 +402,27 @@ static void who_joins_one_that_is_overtaken_is_given_the_newer(void **state) {
   assert_given(&late, newer);
 }
 
+/* The coordination has lost what was published since. The record tells of it. */
+static void who_was_overtaken_stays_so_when_that_is_forgotten(void **state) {
+  struct fixture *first = *state;
+  struct pending here;
+  open_both(first);
+  struct fake_content *content = begin_download(first, &here), *newer = fake_add(1, "host/newer", CHUNK, 2);
+  mc_entry published = {.url = URL, .size = newer->size, .has_digest = true, .digest = newer->digest, .holders = ""};
+  published.revision = UINT64_MAX / 2;
+  char *text = record_encode(&published);
+  mc_storage *storage = tier_storage(other.cache->home);
+  assert_int_equal(storage->ops->record_put(storage, key, text, strlen(text), NULL), MC_OK);
+  free(text);
+  fake_hub_revoke(key);
+  fake_release(content);
+  assert_given(&here, content);
+  close_cache(first); /* once it has told the coordination */
+  mc_entry *known = known_by(&other);
+  assert_true(mc_digest_equal(&known->digest, &newer->digest));
+  free(known);
+}
+
 static void a_pinned_file_stays_pinned_for_both(void **state) {
   struct fixture *first = *state;
   struct fake_content *content = fake_add(0, FILE_NAME, CHUNK, 1);
@@ -432,6 +453,7 @@ int main(void) {
       TEST(a_coordination_that_hangs_holds_up_no_deadline),
       TEST(who_joins_is_not_given_what_was_seen_before),
       TEST(who_joins_one_that_is_overtaken_is_given_the_newer),
+      TEST(who_was_overtaken_stays_so_when_that_is_forgotten),
       TEST(a_pinned_file_stays_pinned_for_both),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,6 +74,26 @@ static void an_origin_gets_a_share(void **state) {
   jobs_free(jobs);
 }
 
+/* Whoever calls for repairs again and again takes no thread from others. */
+static void repairs_go_one_by_one(void **state) {
+  (void)state;
+  static struct work repairs[20], list;
+  sem_t repair_begun, begun, may_end, at_once;
+  sem_init(&repair_begun, 0, 0);
+  sem_init(&begun, 0, 0);
+  sem_init(&may_end, 0, 0);
+  sem_init(&at_once, 0, 1);
+  struct jobs *jobs = jobs_new();
+  for (int i = 0; i < 20; i++) submit(jobs, &repairs[i], LANE_REPAIRS, 0, &repair_begun, &may_end);
+  submit(jobs, &list, LANE_LISTS, 0, &begun, &at_once);
+  assert_true(begins(&begun, 20 * SECOND));
+  assert_true(begins(&repair_begun, 20 * SECOND));
+  assert_false(begins(&repair_begun, SECOND / 20));
+  for (int i = 0; i < 20; i++) sem_post(&may_end);
+  assert_true(jobs_stop(jobs, after(60 * SECOND)));
+  jobs_free(jobs);
+}
+
 static void run_freed(struct job *job) {
   free(job);
 }
@@ -137,9 +157,9 @@ static void nothing_to_do_is_fine(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(an_origin_gets_a_share), cmocka_unit_test(a_job_may_free_itself),
-      cmocka_unit_test(there_is_a_limit),       cmocka_unit_test(a_stop_has_a_deadline),
-      cmocka_unit_test(nothing_to_do_is_fine),
+      cmocka_unit_test(an_origin_gets_a_share), cmocka_unit_test(repairs_go_one_by_one),
+      cmocka_unit_test(a_job_may_free_itself),  cmocka_unit_test(there_is_a_limit),
+      cmocka_unit_test(a_stop_has_a_deadline),  cmocka_unit_test(nothing_to_do_is_fine),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,13 @@
 #include "link.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -81,24 +83,36 @@ static bool is_moved(const char *error) {
   return false;
 }
 
+/* Also for what a script asked. */
+static bool lacks_rights(const char *error) {
+  return begins(error, "NOPERM") || begins(error, "ERR The user executing the script can't ");
+}
+
 static bool is_denied(const char *error) {
-  return begins(error, "NOAUTH") || begins(error, "WRONGPASS") || begins(error, "NOPERM") ||
+  return lacks_rights(error) || begins(error, "NOAUTH") || begins(error, "WRONGPASS") ||
          begins(error, "ERR invalid password") || begins(error, "ERR Client sent AUTH") ||
          begins(error, "ERR AUTH <password> called without");
 }
 
-/* An error may quote what was sent: only its first words are shown of those that can't. */
+/* Redis before 7 says what stopped a script behind where that was. */
+static const char *cause_of(const char *error) {
+  const char *cause = begins(error, "ERR Error running script") ? strstr(error, ": -") : NULL;
+  return cause ? cause + 3 : error;
+}
+
 static mc_status refused(const char *error, mc_error *err) {
   char text[200];
+  if (!error) error = "an error without a word";
   if (begins(error, "NOSCRIPT")) return MC_NOT_FOUND;
   snprintf(text, sizeof(text), "%s", error);
   text_clean(text);
+  char *quoted = strstr(text, ", with args beginning with"); /* a secret may be among them */
+  if (quoted) *quoted = 0;
   if (is_denied(error)) {
-    bool rights = begins(error, "NOPERM");
-    return mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN,
-                        rights
-                            ? "Redis: the user may not do what is needed (NOPERM): give it the rights in docs/redis.md"
-                            : "Redis wants a user or password, or others than it was given: see the option "
+    return mc_error_set(err, MC_UNAVAILABLE, ORIGIN,
+                        lacks_rights(error)
+                            ? "the user may not do what is needed (NOPERM): give it the rights in docs/redis.md"
+                            : "it wants a user or password, or others than it was given: see the option "
                               "'coordination' (redis://USER:PASSWORD@HOST, ?password_file=)");
   }
   if (is_moved(error)) {
@@ -142,11 +156,13 @@ mc_status link_receive(redisReply **out, redisContext *link, int64_t deadline, m
     size_t before = link->reader->len;
     if (redisBufferRead(link) != REDIS_OK) return broken(link, err);
     size += link->reader->len - before;
-    if (size > MAX_REPLY) return give_up(link, REDIS_ERR_PROTOCOL, "its reply has no end", err);
+    if (size > MAX_REPLY || link->reader->len > MAX_REPLY)
+      return give_up(link, REDIS_ERR_PROTOCOL, "its reply has no end", err);
   }
   if ((*out)->type != REDIS_REPLY_ERROR) return MC_OK;
-  mc_status status = refused((*out)->str, err);
-  if (is_moved((*out)->str)) link->err = LINK_MOVED;
+  const char *cause = cause_of((*out)->str);
+  mc_status status = refused(cause, err);
+  if (is_moved(cause)) link->err = LINK_MOVED;
   freeReplyObject(*out);
   *out = NULL;
   return status;
@@ -157,6 +173,12 @@ mc_status link_name(mc_status status, const char *where, mc_error *err) {
   if (!err || status != MC_UNAVAILABLE) return status;
   snprintf(why, sizeof(why), "%s", err->message);
   return mc_error_set(err, status, ORIGIN, "Redis at %s can't be reached: %s", where, why);
+}
+
+/* Whatever keeps us out, such as a password that was changed, is mended elsewhere: until then Redis is out of reach. */
+static mc_status keep_out(mc_status status, const char *where, mc_error *err) {
+  if (!status || status == MC_UNAVAILABLE || status == MC_NO_MEMORY) return status;
+  return link_name(MC_UNAVAILABLE, where, err);
 }
 
 mc_status link_ask(redisReply **out, redisContext *link, const char *const *args, mc_error *err) {
@@ -181,11 +203,11 @@ static mc_status unreachable(const char *where, const char *why, mc_error *err) 
   return mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "Redis at %s can't be reached: %s", where, text);
 }
 
-static mc_status connect_to(redisContext **out, const struct redis_host *host, const char *path, const char *where,
+static mc_status connect_to(redisContext **out, const char *host, uint16_t port, const char *path, const char *where,
                             mc_error *err) {
   struct timeval patience = {LINK_TIMEOUT_MS / 1000, LINK_TIMEOUT_MS % 1000 * 1000};
-  redisContext *link = path && *path ? redisConnectUnixWithTimeout(path, patience)
-                                     : redisConnectWithTimeout(host->host, host->port, patience);
+  redisContext *link =
+      path && *path ? redisConnectUnixWithTimeout(path, patience) : redisConnectWithTimeout(host, port, patience);
   mc_status status = MC_OK;
   if (!link) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a connection");
   if (link->err) status = unreachable(where, link->errstr, err);
@@ -203,13 +225,13 @@ static mc_status read_password(char out[REDIS_TEXT_SIZE], const char *path, mc_e
   void *data;
   size_t size;
   int errnum = file_read(path, &data, &size, MAX_FILE);
-  if (errnum) return mc_error_errno(err, errnum, ORIGIN, "can't read Redis' password from %s", path);
+  if (errnum) return mc_error_errno(err, errnum, ORIGIN, "can't read its password from %s", path);
   size_t length = strcspn(data, "\r\n");
   bool fits = length < REDIS_TEXT_SIZE;
   if (fits) snprintf(out, REDIS_TEXT_SIZE, "%.*s", (int)length, (const char *)data);
   explicit_bzero(data, size);
   free(data);
-  return fits ? MC_OK : mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "Redis' password in %s is too long", path);
+  return fits ? MC_OK : mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "its password in %s is too long", path);
 }
 
 static mc_status enter(redisContext *link, const char *user, const char *password, const char *file, mc_error *err) {
@@ -220,6 +242,9 @@ static mc_status enter(redisContext *link, const char *user, const char *passwor
   if (!status && (*secret || *user)) {
     const char *const named[] = {"AUTH", user, secret, NULL}, *const plain[] = {"AUTH", secret, NULL};
     status = link_ask(&reply, link, *user ? named : plain, err);
+    if (status == MC_PROTOCOL) { /* in whose message the password might be */
+      status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "Redis has been given a password, and refuses AUTH");
+    }
   }
   freeReplyObject(reply);
   explicit_bzero(read, sizeof(read));
@@ -234,7 +259,7 @@ static mc_status choose(redisContext *link, uint32_t db, mc_error *err) {
   mc_status status = link_ask(&reply, link, (const char *const[]){"SELECT", number, NULL}, err);
   freeReplyObject(reply);
   if (status == MC_PROTOCOL) {
-    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "Redis has no database %u", db);
+    status = mc_error_set(err, MC_INVALID_ARGUMENT, ORIGIN, "it has no database %u", db);
   }
   return status;
 }
@@ -243,7 +268,7 @@ static mc_status choose(redisContext *link, uint32_t db, mc_error *err) {
 static mc_status check_role(redisContext *link, const char *where, mc_error *err) {
   redisReply *reply;
   mc_status status = link_ask(&reply, link, (const char *const[]){"ROLE", NULL}, err);
-  if (status) return link->err ? status : MC_OK;
+  if (status) return link->err ? link_name(status, where, err) : MC_OK;
   bool replica = reply->type == REDIS_REPLY_ARRAY && reply->elements && reply->element[0]->type == REDIS_REPLY_STRING &&
                  strcmp(reply->element[0]->str, "slave") == 0;
   freeReplyObject(reply);
@@ -253,15 +278,18 @@ static mc_status check_role(redisContext *link, const char *where, mc_error *err
 static mc_status open_quietly(redisContext **out, const struct redis_address *address, const struct link_target *target,
                               mc_error *err) {
   redisContext *link;
-  mc_status status = connect_to(&link, &target->host, address->path, target->where, err);
+  const char *host = *target->address ? target->address : target->host.host;
+  mc_status status = connect_to(&link, host, target->host.port, address->path, target->where, err);
   if (status) return status;
   if (address->tls) status = tls_begin(link, address, target->host.host, target->where, err);
-  if (!status) status = enter(link, address->user, address->password, address->password_file, err);
-  if (!status) status = choose(link, address->db, err);
+  if (!status) {
+    status = link_name(enter(link, address->user, address->password, address->password_file, err), target->where, err);
+  }
+  if (!status) status = link_name(choose(link, address->db, err), target->where, err);
   if (!status) status = check_role(link, target->where, err);
   if (status) {
     redisFree(link);
-    return status;
+    return keep_out(status, target->where, err);
   }
   *out = link;
   return MC_OK;
@@ -284,6 +312,15 @@ void link_close(redisContext *link) {
   quiet_begin(&before, &pending); /* TLS says goodbye */
   redisFree(link);
   quiet_end(&before, pending);
+}
+
+void link_pin(struct link_target *target, const redisContext *link) {
+  struct sockaddr_storage peer;
+  socklen_t size = sizeof(peer);
+  if (getpeername(link->fd, (struct sockaddr *)&peer, &size) || peer.ss_family == AF_UNIX) return;
+  if (getnameinfo((struct sockaddr *)&peer, size, target->address, sizeof(target->address), NULL, 0, NI_NUMERICHOST)) {
+    target->address[0] = 0;
+  }
 }
 
 /* ---- Sentinel ---- */
@@ -315,21 +352,23 @@ static mc_status ask_sentinel(struct link_target *out, const struct redis_addres
   redisContext *link;
   redisReply *reply = NULL;
   name_host(where, sizeof(where), sentinel);
-  mc_status status = connect_to(&link, sentinel, NULL, where, err);
+  mc_status status = connect_to(&link, sentinel->host, sentinel->port, NULL, where, err);
   if (status) return status;
   status = enter(link, "", "", address->sentinel_password_file, err);
   if (!status) {
     status = link_ask(&reply, link, (const char *const[]){"SENTINEL", "get-master-addr-by-name", address->master, NULL},
                       err);
   }
+  status = link_name(status, where, err);
   if (!status) status = answer_of(out, reply, address->master, where, err);
   freeReplyObject(reply);
   redisFree(link);
-  return status;
+  return keep_out(status, where, err);
 }
 
-mc_status link_find(struct link_target *out, const struct redis_address *address, mc_error *err) {
+mc_status link_find(struct link_target *out, const struct redis_address *address, size_t first, mc_error *err) {
   mc_status status = MC_OK;
+  out->address[0] = 0;
   if (address->path[0]) {
     snprintf(out->where, sizeof(out->where), "%s", address->path);
     text_clean(out->where);
@@ -337,7 +376,7 @@ mc_status link_find(struct link_target *out, const struct redis_address *address
   }
   out->host = address->hosts[0];
   for (size_t i = 0; address->master[0] && i < address->host_count; i++) {
-    status = ask_sentinel(out, address, &address->hosts[i], err);
+    status = ask_sentinel(out, address, &address->hosts[(first + i) % address->host_count], err);
     if (!status) break;
   }
   if (!status) name_host(out->where, sizeof(out->where), &out->host);

@@ -32,6 +32,7 @@ struct listener {
   int64_t since, quiet_from, pong_by; /* connected; last heard; a PING is to be answered, or INT64_MAX */
   bool was_up, missed;                /* it had a connection before; has not had one at once */
   bool doubted;                       /* the PING is for one who asked for it */
+  size_t tries;                       /* to connect; each begins with another Sentinel */
 };
 
 static void signal_fd(int fd) {
@@ -290,17 +291,19 @@ static mc_status connect_listener(struct listener *listener, bool *filled, mc_er
   struct redis *self = listener->self;
   struct link_target target;
   char shas[SCRIPT_COUNT][41];
-  mc_status status = link_find(&target, &self->address, err);
+  mc_status status = link_find(&target, &self->address, listener->tries++, err);
   if (!status) status = link_open(&listener->link, &self->address, &target, err);
   if (!status) status = load_scripts(listener, shas, err);
   if (!status) status = ask_filled(listener, filled, err);
   if (!status) status = subscribe_to_news(listener, err);
   if (status) return listener->link ? link_name(status, target.where, err) : status;
+  link_pin(&target, listener->link);
   pthread_mutex_lock(&self->lock);
   self->target = target;
   if (!self->shas[0][0]) memcpy(self->shas, shas, sizeof(shas));
   self->check = self->reconnect = self->emptied = false;
   self->filled = *filled;
+  self->born = 0;
   pthread_mutex_unlock(&self->lock);
   listener->since = listener->quiet_from = clock_ns();
   listener->pong_by = INT64_MAX;
@@ -353,11 +356,12 @@ static bool serve(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
   pthread_mutex_lock(&self->lock);
   bool stop = self->stop, check = self->check, again = self->reconnect, emptied = self->emptied, due = self->due;
+  mc_coordination_event_kind emptiness = self->filled ? MC_EVENT_GAP : MC_EVENT_EMPTY;
   self->check = self->emptied = self->due = false;
   if (again) *err = self->why;
   pthread_mutex_unlock(&self->lock);
   if (stop || again) return false;
-  if (emptied) tell(self, MC_EVENT_EMPTY, NULL, NULL);
+  if (emptied) tell(self, emptiness, NULL, NULL);
   listener->doubted |= check;
   mc_status status = check ? ping(listener, err) : MC_OK;
   if (!status && due) status = subscribe_all(listener, false, err);
@@ -419,8 +423,10 @@ static void tell_beginning(struct listener *listener, bool filled) {
   listener->missed = false;
 }
 
-static void lost(struct listener *listener, const mc_error *err) {
+static void lost(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
+  /* Whoever was let in before, and is not after a change of passwords, goes on with what is stored. */
+  if (listener->was_up) err->status = MC_UNAVAILABLE;
   link_close(listener->link);
   listener->link = NULL;
   if (!listener->missed) log_warn(self->logger, REDIS_ORIGIN, "%s", err->message);

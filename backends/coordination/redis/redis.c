@@ -316,6 +316,18 @@ static mc_status leave(struct redis *self, mc_error *err) {
   return status;
 }
 
+/* Somebody may have emptied it, and no connection broke; and another member may have filled it since. */
+static void hear_birth(struct redis *self, bool filled, uint64_t born) {
+  pthread_mutex_lock(&self->lock);
+  if ((self->filled && !filled) || (self->born && self->born != born)) {
+    self->emptied = true;
+    subscriber_wake(self);
+  }
+  self->filled = filled;
+  self->born = born;
+  pthread_mutex_unlock(&self->lock);
+}
+
 static mc_status redis_present(mc_coordination *coordination, const char *document, mc_error *err) {
   struct redis *self = redis_of(coordination);
   struct number ms = number_of((uint64_t)self->lease_ms * PRESENT_LEASES);
@@ -327,16 +339,13 @@ static mc_status redis_present(mc_coordination *coordination, const char *docume
   mc_status status =
       pool_run(&reply, self, SCRIPT_PRESENT, (const char *const[]){"", self->member, document, ms.text, NULL}, err);
   if (status) return status;
-  bool filled = is_number(reply) && reply->integer == 1;
-  pthread_mutex_lock(&self->lock);
-  if (self->filled && !filled) { /* somebody flushed it, and no connection broke */
-    self->emptied = true;
-    subscriber_wake(self);
+  if (is_array(reply, 2) && is_number(reply->element[0]) && is_text(reply->element[1])) {
+    hear_birth(self, reply->element[0]->integer == 1, strtoull(reply->element[1]->str, NULL, 10));
+  } else {
+    status = strange(err);
   }
-  self->filled = filled;
-  pthread_mutex_unlock(&self->lock);
   freeReplyObject(reply);
-  return MC_OK;
+  return status;
 }
 
 static bool visit_members(const redisReply *reply,

@@ -84,7 +84,9 @@ struct redis {
   unsigned idle_count, links;
   char shas[SCRIPT_COUNT][41]; /* of scripts; known once it was up */
   bool stop, check, reconnect; /* for the listener: end; see if Redis is there; connect again */
-  bool filled, emptied;        /* whether Redis said that it is; that it isn't any more, which is to be told */
+  bool filled;                 /* whether Redis said that it is */
+  uint64_t born;               /* when what it knows began, as it said last; 0: it didn't yet */
+  bool emptied;                /* it has lost that, which is to be told */
   struct channel *channels;
   bool due; /* some are to be asked for, or left */
 };

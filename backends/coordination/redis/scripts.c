@@ -135,12 +135,14 @@ const char *const redis_scripts[SCRIPT_COUNT] = {
                                     "end\n"
                                     "return 1\n",
 
-    /* member, document, ms → whether what was lost has been brought back */
-    [SCRIPT_PRESENT] = COMMON "local ms = math.floor(now() / 1000)\n"
-                              "redis.call('SET', prefix .. 'pod:' .. ARGV[3], ARGV[4], 'PX', ARGV[5])\n"
-                              "redis.call('ZADD', prefix .. 'pods', text(ms), ARGV[3])\n"
-                              "redis.call('ZREMRANGEBYSCORE', prefix .. 'pods', '-inf', text(ms - 3600000))\n"
-                              "return redis.call('EXISTS', prefix .. 'filled')\n",
+    /* member, document, ms → whether what was lost has been brought back; when what is known began */
+    [SCRIPT_PRESENT] =
+        COMMON CLAIMS "begin()\n"
+                      "local ms = math.floor(now() / 1000)\n"
+                      "redis.call('SET', prefix .. 'pod:' .. ARGV[3], ARGV[4], 'PX', ARGV[5])\n"
+                      "redis.call('ZADD', prefix .. 'pods', text(ms), ARGV[3])\n"
+                      "redis.call('ZREMRANGEBYSCORE', prefix .. 'pods', '-inf', text(ms - 3600000))\n"
+                      "return {redis.call('EXISTS', prefix .. 'filled'), redis.call('GET', prefix .. 'born')}\n",
 
     /* member */
     [SCRIPT_LEAVE] = COMMON "redis.call('DEL', prefix .. 'pod:' .. ARGV[3])\n"

@@ -17,12 +17,15 @@
 
 #define ORIGIN    "tcp"
 #define LOW_WATER ((uint64_t)1 << 20)
+/* Who follows a download hears at least that it waits: when he hears nothing, another may have taken it over. */
+#define FLIGHT_STALL_MS 5000
 
 struct tcp_connection {
   mc_connection connection; /* first */
   int fd;
   int low_water;    /* the socket's SO_RCVLOWAT */
   uint32_t request; /* the last one's number */
+  int64_t stall_ms; /* how long its answer may be silent */
   bool broken;      /* an answer was not read to its end: what comes next on the wire is anybody's guess */
   char peer[];      /* "HOST:PORT" */
 };
@@ -80,7 +83,7 @@ static mc_status await(struct tcp_connection *c, uint64_t want, const mc_call *c
     if (setsockopt(c->fd, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof(low_water))) return lost(c, errno, err);
     c->low_water = low_water;
   }
-  return net_wait(c->fd, POLLIN, config_of(c)->stall_timeout_ms, call, ORIGIN, err);
+  return net_wait(c->fd, POLLIN, c->stall_ms, call, ORIGIN, err);
 }
 
 /* Receive from 1 to `size` bytes. `coming`: how many the peer is bound to send. */
@@ -115,7 +118,7 @@ static mc_status receive_all(struct tcp_connection *c, void *data, size_t size, 
 
 static mc_status send_request(struct tcp_connection *c, const mc_content *content, const mc_sink *sink,
                               const mc_call *call, mc_error *err) {
-  int64_t stall_ms = config_of(c)->stall_timeout_ms;
+  int64_t stall_ms = c->stall_ms;
   struct tcp_frame frame = {
       .type = TCP_FRAME_REQUEST,
       .flags = sink->suspect ? TCP_FRAME_SUSPECT : 0,
@@ -221,6 +224,10 @@ mc_status tcp_read(mc_connection *connection, const mc_content *content, mc_sink
   if (sink->offset == sink->end) return MC_OK;
   if (++c->request == 0) c->request = 1;
   c->broken = true;
+  c->stall_ms = config_of(c)->stall_timeout_ms;
+  if (content->kind == MC_CONTENT_FLIGHT && (c->stall_ms <= 0 || c->stall_ms > FLIGHT_STALL_MS)) {
+    c->stall_ms = FLIGHT_STALL_MS;
+  }
   bool done = false;
   mc_status status = send_request(c, content, sink, call, err);
   while (!status && !done) {

@@ -21,7 +21,9 @@ typedef struct mc_listener mc_listener;
 typedef struct mc_transport_config {
   size_t struct_size;
   int64_t connect_timeout_ms;
-  int64_t stall_timeout_ms; /* a peer that moves no byte for this long is given up */
+  /* A peer that moves no byte for this long is given up; one whose download is followed, who tells at least that he
+   * waits, may be sooner. */
+  int64_t stall_timeout_ms;
   uint32_t threads;         /* of a listener; 0: chosen by the number of cores */
   uint32_t max_connections; /* of a listener; further ones are refused with an error frame */
   const mc_logger *logger;
