@@ -291,6 +291,12 @@ void call_finish(struct call *call, mc_status status, const mc_error *error) {
   call_release(call);
 }
 
+void call_refuse(struct call *call, mc_status status, const char *message) {
+  mc_error error = MC_ERROR_INIT;
+  mc_error_set(&error, status, "control", "%s", message);
+  call_finish(call, status, &error);
+}
+
 void call_on(struct call *call, void *state, void (*on_cancel)(void *state), void (*on_end)(void *state)) {
   pthread_mutex_lock(&call->lock);
   call->state = state;
@@ -332,12 +338,6 @@ static void on_closed(struct call *call, bool ok) {
   if (waited_for) tell_room(call->control);
 }
 
-static void refuse(struct call *call, mc_status status, const char *message) {
-  mc_error error = MC_ERROR_INIT;
-  mc_error_set(&error, status, "control", "%s", message);
-  call_finish(call, status, &error);
-}
-
 static void on_received(struct call *call, bool ok) {
   char name[128];
   grpc_slice method = call->details.method;
@@ -349,14 +349,14 @@ static void on_received(struct call *call, bool ok) {
   call->request = NULL;
   forget_head(call); /* it may wait for long */
   if (!request) {
-    refuse(call, MC_INVALID_ARGUMENT, "the request has no message, or one that is too large");
+    call_refuse(call, MC_INVALID_ARGUMENT, "the request has no message, or one that is too large");
   } else if (!grpc_byte_buffer_reader_init(&reader, request)) {
-    refuse(call, MC_INVALID_ARGUMENT, "the request's message can't be read");
+    call_refuse(call, MC_INVALID_ARGUMENT, "the request's message can't be read");
   } else {
     grpc_slice bytes = grpc_byte_buffer_reader_readall(&reader);
     grpc_byte_buffer_reader_destroy(&reader);
     if (!service_handle(call, name, GRPC_SLICE_START_PTR(bytes), GRPC_SLICE_LENGTH(bytes))) {
-      refuse(call, MC_UNSUPPORTED, "there is no such method");
+      call_refuse(call, MC_UNSUPPORTED, "there is no such method");
     }
     grpc_slice_unref(bytes);
   }

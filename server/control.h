@@ -1,4 +1,4 @@
-/* Between control.c, which knows gRPC, and rpc.c, which knows what the methods do. */
+/* Between control.c, which knows gRPC, and rpc.c and fetch.c, which know what the methods do. */
 #ifndef SERVER_CONTROL_H
 #define SERVER_CONTROL_H
 
@@ -30,6 +30,8 @@ void service_drain(struct service *service);
 void service_end(struct service *service);
 /* Begin to answer a call. false: there is no such method; then the call is still the caller's to finish. */
 bool service_handle(struct call *call, const char *method, const void *data, size_t size);
+/* fetch.c */
+void fetch_handle(struct call *call, const ProtobufCMessage *message);
 
 /* Queue a message. false: the call has ended, or its client is too slow and its queue full. From any thread. */
 bool call_send(struct call *call, const ProtobufCMessage *body);
@@ -41,6 +43,7 @@ bool call_is_idle(struct call *call);
 bool call_wait(struct call *call, uint32_t most, int64_t ms);
 /* End the call; exactly once for each, from any thread. */
 void call_finish(struct call *call, mc_status status, const mc_error *error);
+void call_refuse(struct call *call, mc_status status, const char *message);
 /* `on_cancel` is called, perhaps at once, when the client cancels; `on_end` with the call's last reference. */
 void call_on(struct call *call, void *state, void (*on_cancel)(void *state), void (*on_end)(void *state));
 /* Keep the call's memory, and give it back. */

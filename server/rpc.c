@@ -1,4 +1,4 @@
-/* The methods of modelcache.v1.ModelCache and grpc.health.v1.Health. */
+/* The methods of modelcache.v1.ModelCache and grpc.health.v1.Health; Fetch is in fetch.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,181 +13,11 @@
 #define BATCHES_AHEAD 8     /* of one List that the client has not taken yet */
 #define SLOW_MS       30000 /* a client that takes no batch for so long is given up */
 #define MAX_WATCHES   10000
-#define MAX_ENDPOINTS 8 /* of one ticket */
 /* How long an upstream may be waited for where the client sets no deadline. */
 #define STAT_MS (60 * 1000)
 #define LIST_MS (600 * 1000)
 /* And how long the storage may be gone through. */
 #define REPAIR_MS (3600 * 1000)
-/* Waiting clients are told of progress so often that all of them together take at most 10,000 messages a second. */
-#define NS_PER_WAITER 100000
-
-static void refuse(struct call *call, mc_status status, const char *message) {
-  mc_error error = MC_ERROR_INIT;
-  mc_error_set(&error, status, "control", "%s", message);
-  call_finish(call, status, &error);
-}
-
-/* ---- Fetch ---- */
-
-struct fetch {
-  struct call *call;
-  mc_request *request;
-  pthread_mutex_t lock;
-  bool follow, quiet, cancelled;
-  uint8_t followed[32]; /* the download that it was last told to follow; zeros: none yet */
-  bool has_known;
-  mc_digest known;
-  mc_phase told_phase;
-  int64_t told_at;
-};
-
-/* The bytes are at these endpoints; at our own if there is none. */
-static void send_ticket(struct call *call, Modelcache__V1__Ticket *ticket, const mc_validators *validators,
-                        const char *const *endpoints, size_t count) {
-  Modelcache__V1__Validators message;
-  Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
-  const char *own[] = {call_service(call)->data_endpoint};
-  fill_validators(&message, validators);
-  ticket->validators = &message;
-  ticket->chunk_size = (uint32_t)MC_CHUNK_SIZE;
-  ticket->endpoints = (char **)(count ? endpoints : own);
-  ticket->n_endpoints = count ? count : 1;
-  event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_TICKET;
-  event.ticket = ticket;
-  call_send(call, &event.base);
-}
-
-/* Whether this client's turn has come: a change of phase is told at once, all else as often as the load allows. */
-static bool is_due(struct fetch *fetch, const mc_progress *news) {
-  int64_t now = monotonic_ns();
-  int64_t pause = (int64_t)atomic_load(&call_service(fetch->call)->fetches) * NS_PER_WAITER;
-  if (fetch->told_at && news->phase == fetch->told_phase && now - fetch->told_at < pause) return false;
-  fetch->told_at = now;
-  fetch->told_phase = news->phase;
-  return true;
-}
-
-/* Tell which download can be followed, here or at another member; and again when another one takes its place. */
-static void tell_flight(struct fetch *fetch, const mc_progress *news) {
-  static const uint8_t none[32];
-  if (memcmp(news->flight, none, 32) == 0 || news->total == MC_SIZE_UNKNOWN) return;
-  if (memcmp(news->flight, fetch->followed, 32) == 0) return;
-  Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
-  memcpy(fetch->followed, news->flight, 32);
-  ticket.flight = (ProtobufCBinaryData){32, fetch->followed};
-  ticket.size = news->total;
-  send_ticket(fetch->call, &ticket, &news->validators, &news->endpoint, *news->endpoint ? 1 : 0);
-}
-
-static void fetch_progress(void *user, const mc_progress *news) {
-  struct fetch *fetch = user;
-  if (fetch->follow) tell_flight(fetch, news);
-  if (fetch->quiet || !call_is_idle(fetch->call) || !is_due(fetch, news)) return; /* the next one says more */
-  Modelcache__V1__Progress progress = MODELCACHE__V1__PROGRESS__INIT;
-  Modelcache__V1__FetchEvent event = MODELCACHE__V1__FETCH_EVENT__INIT;
-  progress.phase = (Modelcache__V1__Progress__Phase)news->phase;
-  progress.bytes = news->bytes;
-  if (news->total != MC_SIZE_UNKNOWN) {
-    progress.has_total_case = MODELCACHE__V1__PROGRESS__HAS_TOTAL_TOTAL;
-    progress.total = news->total;
-  }
-  progress.rate = news->rate;
-  if (news->eta_ms >= 0) {
-    progress.has_eta_ms_case = MODELCACHE__V1__PROGRESS__HAS_ETA_MS_ETA_MS;
-    progress.eta_ms = (uint64_t)news->eta_ms;
-  }
-  progress.reason = (char *)news->reason;
-  event.event_case = MODELCACHE__V1__FETCH_EVENT__EVENT_PROGRESS;
-  event.progress = &progress;
-  call_send(fetch->call, &event.base);
-}
-
-static void fetch_done(void *user, mc_status status, mc_file *file, const mc_error *error) {
-  struct fetch *fetch = user;
-  struct call *call = fetch->call;
-  if (!status) {
-    Modelcache__V1__Ticket ticket = MODELCACHE__V1__TICKET__INIT;
-    const mc_digest *digest = mc_file_digest(file);
-    const mc_chunk_table *chunks = mc_file_chunks(file);
-    const char *endpoints[MAX_ENDPOINTS];
-    size_t count = mc_file_endpoints(file, endpoints, MAX_ENDPOINTS);
-    ticket.complete = true;
-    ticket.digest = (ProtobufCBinaryData){sizeof(*digest), (uint8_t *)digest};
-    ticket.size = mc_file_size(file);
-    ticket.cached = mc_file_was_cached(file);
-    ticket.spread = (uint32_t)mc_file_spread(file);
-    if (chunks && !(fetch->has_known && mc_digest_equal(&fetch->known, digest))) {
-      ticket.chunks = (ProtobufCBinaryData){chunks->count * sizeof(mc_hash128), (uint8_t *)chunks->hashes};
-    }
-    send_ticket(call, &ticket, mc_file_validators(file), endpoints, count);
-    mc_file_release(file);
-  }
-  call_finish(call, status, error);
-}
-
-static void fetch_cancel(void *state) {
-  struct fetch *fetch = state;
-  pthread_mutex_lock(&fetch->lock);
-  mc_request *request = fetch->request;
-  fetch->cancelled = true;
-  pthread_mutex_unlock(&fetch->lock);
-  if (request) mc_request_cancel(request);
-}
-
-static void fetch_end(void *state) {
-  struct fetch *fetch = state;
-  atomic_fetch_sub(&call_service(fetch->call)->fetches, 1);
-  mc_request_release(fetch->request);
-  pthread_mutex_destroy(&fetch->lock);
-  free(fetch);
-}
-
-static void handle_fetch(struct call *call, const ProtobufCMessage *body) {
-  const Modelcache__V1__FetchRequest *message = (const Modelcache__V1__FetchRequest *)body;
-  if (message->digest.len && message->digest.len != sizeof(mc_digest)) {
-    refuse(call, MC_INVALID_ARGUMENT, "a digest has 32 bytes");
-    return;
-  }
-  struct fetch *fetch = calloc(1, sizeof(*fetch));
-  if (!fetch) {
-    refuse(call, MC_NO_MEMORY, "no memory");
-    return;
-  }
-  *fetch = (struct fetch){.call = call, .follow = message->follow, .quiet = message->quiet};
-  pthread_mutex_init(&fetch->lock, NULL);
-  fetch->has_known = message->known_digest.len == sizeof(fetch->known);
-  if (fetch->has_known) memcpy(&fetch->known, message->known_digest.data, sizeof(fetch->known));
-  atomic_fetch_add(&call_service(call)->fetches, 1);
-  mc_get_options options = MC_GET_OPTIONS_INIT;
-  options.flags = message->revalidate ? MC_GET_REVALIDATE : 0;
-  options.timeout_ms = call_timeout_ms(call);
-  options.progress = fetch_progress;
-  options.user = fetch;
-  mc_listed listed;
-  if (listed_from(&listed, message->listed)) options.listed = &listed;
-  mc_digest digest;
-  if (message->digest.len == sizeof(digest)) {
-    memcpy(&digest, message->digest.data, sizeof(digest));
-    options.digest = &digest;
-  }
-  mc_error error = MC_ERROR_INIT;
-  call_on(call, fetch, fetch_cancel, fetch_end);
-  mc_request *request = NULL;
-  call_hold(call); /* fetch_done may end the call before we have looked at it */
-  mc_status status =
-      mc_get_start(&request, call_service(call)->cache, message->url, &options, fetch_done, fetch, &error);
-  if (status) {
-    call_finish(call, status, &error);
-  } else {
-    pthread_mutex_lock(&fetch->lock);
-    fetch->request = request;
-    bool cancelled = fetch->cancelled;
-    pthread_mutex_unlock(&fetch->lock);
-    if (cancelled) mc_request_cancel(request);
-  }
-  call_release(call);
-}
 
 /* ---- methods that block: by a worker ---- */
 
@@ -201,7 +31,7 @@ struct rpc_job {
 static void run_job(struct job *base) {
   struct rpc_job *job = (struct rpc_job *)base;
   if (call_is_gone(job->call)) {
-    refuse(job->call, MC_CANCELLED, "the call was cancelled");
+    call_refuse(job->call, MC_CANCELLED, "the call was cancelled");
   } else {
     job->work(job->call, job->message);
   }
@@ -372,7 +202,7 @@ static void work_list(struct call *call, const ProtobufCMessage *body) {
   mc_cache *cache = call_service(call)->cache;
   struct listing *listing = calloc(1, sizeof(*listing));
   if (!listing) {
-    refuse(call, MC_NO_MEMORY, "no memory");
+    call_refuse(call, MC_NO_MEMORY, "no memory");
     return;
   }
   listing->call = call;
@@ -471,14 +301,14 @@ static bool watch_leave(struct service *service, struct watch *watch) {
 
 static void watch_cancel(void *state) {
   struct watch *watch = state;
-  if (watch_leave(call_service(watch->call), watch)) refuse(watch->call, MC_CANCELLED, "the call was cancelled");
+  if (watch_leave(call_service(watch->call), watch)) call_refuse(watch->call, MC_CANCELLED, "the call was cancelled");
 }
 
 static void end_slow(struct job *job) {
   struct watch *watch = (struct watch *)((char *)job - offsetof(struct watch, job));
   struct call *call = watch->call;
   if (watch_leave(call_service(call), watch)) {
-    refuse(call, MC_RESOURCE_EXHAUSTED, "the client is too slow for the news; list again, then watch again");
+    call_refuse(call, MC_RESOURCE_EXHAUSTED, "the client is too slow for the news; list again, then watch again");
   }
   call_release(call);
 }
@@ -503,7 +333,7 @@ static struct watch *watch_new(struct call *call, bool health) {
   struct service *service = call_service(call);
   struct watch *watch = calloc(1, sizeof(*watch));
   if (!watch) {
-    refuse(call, MC_NO_MEMORY, "no memory");
+    call_refuse(call, MC_NO_MEMORY, "no memory");
     return NULL;
   }
   watch->call = call;
@@ -517,8 +347,8 @@ static struct watch *watch_new(struct call *call, bool health) {
   pthread_mutex_unlock(&service->lock);
   if (!draining && !full) return watch;
   free(watch);
-  refuse(call, draining ? MC_UNAVAILABLE : MC_RESOURCE_EXHAUSTED,
-         draining ? "the server is stopping" : "too many calls watch already");
+  call_refuse(call, draining ? MC_UNAVAILABLE : MC_RESOURCE_EXHAUSTED,
+              draining ? "the server is stopping" : "too many calls watch already");
   return NULL;
 }
 
@@ -597,7 +427,7 @@ static const struct method {
   /* The URL of the upstream that the work may wait for; NULL, or none: it does not leave this machine. */
   const char *(*upstream)(const ProtobufCMessage *message);
 } methods[] = {
-    {"Fetch", &modelcache__v1__fetch_request__descriptor, handle_fetch, NULL},
+    {"Fetch", &modelcache__v1__fetch_request__descriptor, fetch_handle, NULL},
     {"Stat", &modelcache__v1__stat_request__descriptor, NULL, work_stat, stat_upstream},
     {"List", &modelcache__v1__list_request__descriptor, NULL, work_list, list_upstream},
     {"CheckOrigin", &modelcache__v1__check_origin_request__descriptor, NULL, work_check, check_upstream},
@@ -622,7 +452,7 @@ static void start_job(struct call *call, const struct method *method, ProtobufCM
   if (job && call_run(call, &job->job)) return;
   free(job);
   protobuf_c_message_free_unpacked(message, NULL);
-  refuse(call, MC_RESOURCE_EXHAUSTED, "too many calls wait for a thread; try again");
+  call_refuse(call, MC_RESOURCE_EXHAUSTED, "too many calls wait for a thread; try again");
 }
 
 /* Whether a HealthCheckRequest {service: 1} asks for this server, or for the one service that it has. */
@@ -637,7 +467,7 @@ static bool handle_health(struct call *call, const char *method, const void *dat
   bool served = is_served(data, size);
   if (strcmp(method, "Check") == 0) {
     if (served) send_health(call, is_draining(call_service(call)) ? NOT_SERVING : SERVING);
-    refuse(call, served ? MC_OK : MC_NOT_FOUND, served ? "" : "there is no such service here");
+    call_refuse(call, served ? MC_OK : MC_NOT_FOUND, served ? "" : "there is no such service here");
     return true;
   }
   if (strcmp(method, "Watch") != 0) return false;
@@ -657,7 +487,7 @@ bool service_handle(struct call *call, const char *path, const void *data, size_
     if (strcmp(path + sizeof(ours) - 1, method->name) != 0) continue;
     ProtobufCMessage *message = protobuf_c_message_unpack(method->request, NULL, size, data);
     if (!message) {
-      refuse(call, MC_INVALID_ARGUMENT, "the message is not one of this method");
+      call_refuse(call, MC_INVALID_ARGUMENT, "the message is not one of this method");
     } else if (method->work) {
       start_job(call, method, message);
     } else {
@@ -687,7 +517,7 @@ void service_drain(struct service *service) {
     if (!call) return;
     if (watch_leave(service, watch)) {
       if (watch->health) send_health(call, NOT_SERVING);
-      refuse(call, MC_UNAVAILABLE, "the server is stopping");
+      call_refuse(call, MC_UNAVAILABLE, "the server is stopping");
     }
     call_release(call);
   }

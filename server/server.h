@@ -1,5 +1,5 @@
-/* modelcached's parts: config.c, log.c, control.c (gRPC), rpc.c (its calls), web.c, and main.c that puts them together.
- */
+/* modelcached's parts: config.c, log.c, control.c (gRPC), rpc.c and fetch.c (its calls), web.c, and main.c that puts
+ * them together. */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 

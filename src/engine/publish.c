@@ -52,8 +52,6 @@ static mc_status put_own_record(struct run *run, const mc_entry *entry, mc_stage
   return put_record(run->cache, run->flight->key, entry, stage, err);
 }
 
-/* Unless the claim was lost: whoever has it since may have written a newer one. Who loses it from here on mends that:
- * see publish_mend. */
 mc_status publish_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_coordination *coordination = run->cache->coordination;
   const char *key = run->flight->key;

@@ -96,13 +96,13 @@ static bool is_denied(const char *error) {
 
 /* Redis before 7 says what stopped a script behind where that was. */
 static const char *cause_of(const char *error) {
+  if (!error) return "an error without a word";
   const char *cause = begins(error, "ERR Error running script") ? strstr(error, ": -") : NULL;
   return cause ? cause + 3 : error;
 }
 
 static mc_status refused(const char *error, mc_error *err) {
   char text[200];
-  if (!error) error = "an error without a word";
   if (begins(error, "NOSCRIPT")) return MC_NOT_FOUND;
   snprintf(text, sizeof(text), "%s", error);
   text_clean(text);
@@ -243,7 +243,7 @@ static mc_status enter(redisContext *link, const char *user, const char *passwor
     const char *const named[] = {"AUTH", user, secret, NULL}, *const plain[] = {"AUTH", secret, NULL};
     status = link_ask(&reply, link, *user ? named : plain, err);
     if (status == MC_PROTOCOL) { /* in whose message the password might be */
-      status = mc_error_set(err, MC_PERMISSION_DENIED, ORIGIN, "Redis has been given a password, and refuses AUTH");
+      status = mc_error_set(err, MC_UNAVAILABLE, ORIGIN, "it was given a password, and refuses AUTH");
     }
   }
   freeReplyObject(reply);

@@ -425,8 +425,7 @@ static void tell_beginning(struct listener *listener, bool filled) {
 
 static void lost(struct listener *listener, mc_error *err) {
   struct redis *self = listener->self;
-  /* Whoever was let in before, and is not after a change of passwords, goes on with what is stored. */
-  if (listener->was_up) err->status = MC_UNAVAILABLE;
+  if (listener->was_up) err->status = MC_UNAVAILABLE; /* whatever it is that it said: it was right before */
   link_close(listener->link);
   listener->link = NULL;
   if (!listener->missed) log_warn(self->logger, REDIS_ORIGIN, "%s", err->message);

@@ -78,9 +78,7 @@ static mc_status ask(redisReply **out, struct redis *self, struct pooled *pooled
                      const char *const *args, mc_error *err) {
   mc_status status = MC_OK;
   if (!pooled->link) status = link_open(&pooled->link, &self->address, target, err);
-  if (!status) return link_name(link_ask(out, pooled->link, args, err), target->where, err);
-  if (err) err->status = MC_UNAVAILABLE; /* whatever it is: the listener was let in */
-  return MC_UNAVAILABLE;
+  return status ? status : link_name(link_ask(out, pooled->link, args, err), target->where, err);
 }
 
 mc_status pool_ask(redisReply **out, struct redis *self, const char *const *args, mc_error *err) {
