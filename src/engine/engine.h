@@ -12,12 +12,13 @@
  *   work->lock        one pool's queue
  *   refresher->lock   which URLs are looked after
  *
- * No lock is held over a backend's op or a callback.
+ * No lock is held over a backend's op or a callback; but watchers are called with cache->watch_lock held, a leaf, so
+ * that none is called once it has been taken away.
  *
  * Threads: the workers of four pools (`flights`: each runs one flight; `jobs`: copies into callers' paths, sweeps and
  * the like; `looks`: look-ups that may block; `claims`: one, that renews them), the lanes of downloads, which their
- * flight starts and joins, and one clock thread: deadlines, progress, claims. It calls no backend: what might block is
- * a job. */
+ * flight starts and joins, a member's heartbeat, those that publish what a reconciling finds, one for each watcher of a
+ * client's, and one clock thread: deadlines, progress, claims. It calls no backend: what might block is a job. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 

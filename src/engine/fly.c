@@ -291,7 +291,7 @@ static bool is_overtaken(struct run *run, mc_status status) {
   flight_seal(run->flight);
   bool joined = run->flight->joined;
   pthread_mutex_unlock(&cache->lock);
-  if (!joined || cache->coordination->ops->lookup(cache->coordination, run->flight->key, &now, NULL)) return false;
+  if (!joined || entry_load(&now, cache, run->flight->key, NULL)) return false; /* the record may be all that tells */
   bool newer = now->revision >= ours->revision && !same_state(now, ours);
   free(now);
   return newer;
@@ -346,6 +346,7 @@ static mc_status fly(struct run *run, mc_error *err) {
     flight_hide(flight);
     download_reset(run->download); /* what it has may be of the older one, and an object already */
     give_claim_back(run);
+    run->recorded = run->outrun = false;
   }
 }
 

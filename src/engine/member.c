@@ -9,7 +9,6 @@
 #define BELIEVED     3   /* beats for which it is known that an object is held */
 #define BATCH        512 /* digests told at once */
 #define COUNT_BEATS  5   /* the members are counted every so many beats: each document comes along */
-#define DOCUMENT_MAX ((size_t)64 << 10)
 
 struct member {
   struct mc_cache *cache;

@@ -10,6 +10,8 @@
 
 #include "engine/engine.h"
 
+#define DOCUMENT_MAX ((size_t)64 << 10) /* what a coordination takes of a member */
+
 struct member;
 
 /* NULL *out: the coordination is not shared. */

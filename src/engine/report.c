@@ -11,7 +11,6 @@
 
 #define MOST_FLIGHTS 32 /* in a document */
 #define ID_DIGITS    16 /* of a flight's key: enough to tell them apart */
-#define DOCUMENT_MAX ((size_t)64 << 10)
 
 static const char *const stat_names[] = {
 #define STAT(id, name, unit, gauge, help) name,
