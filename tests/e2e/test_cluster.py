@@ -284,6 +284,14 @@ def test_rollback(nginx, make_cluster, make_client, folder):
     assert get(make_client, cluster[0], url, folder / "out") == back.sha256
 
 
+def test_names_that_lead_nowhere_do_not_fill_redis(nginx, make_cluster, make_client, folder):
+    cluster = make_cluster(1)
+    get(make_client, cluster[0], nginx.url("nothing.bin"), folder / "out", code=MISSING)
+    [key] = cluster.redis("KEYS", "modelcache:entry:*")
+    assert 0 < cluster.redis("PTTL", key) <= 600_000
+    assert cluster.redis("ZCARD", "modelcache:urls") == 0
+
+
 def test_evicted_at_one_pod_is_evicted_at_all(nginx, make_cluster, make_client, folder):
     cluster = make_cluster(2, "--memory-capacity", "64MiB")
     model, url = nginx.model("model.bin", CHUNK), nginx.url("model.bin")
