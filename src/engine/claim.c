@@ -9,10 +9,6 @@
 
 #define NEWS_MS 1000 /* how often the others are told */
 
-static bool is_shared(const struct mc_cache *cache) {
-  return cache->coordination->ops->flags & MC_COORDINATION_SHARED;
-}
-
 static int64_t third_of_lease(const struct mc_cache *cache) {
   return cache->options.lease_ms * NS_PER_MS / 3;
 }
@@ -34,7 +30,7 @@ bool claim_is_lost(struct flight *flight) {
 
 void claim_tell_soon(struct flight *flight) {
   struct mc_cache *cache = flight->cache;
-  if (!is_shared(cache)) return;
+  if (!coordination_is_shared(cache)) return;
   pthread_mutex_lock(&flight->lock);
   flight->renew_at = 0;
   pthread_mutex_unlock(&flight->lock);
@@ -57,7 +53,7 @@ static bool news_of(struct flight *flight, mc_claim_news *news) {
   struct mc_cache *cache = flight->cache;
   mc_progress progress;
   char reason[REASON_SIZE], endpoint[MC_ENDPOINT_SIZE];
-  if (!is_shared(cache)) return false;
+  if (!coordination_is_shared(cache)) return false;
   flight_progress(flight, &progress, reason, endpoint);
   *news = (mc_claim_news){
       .bytes = progress.bytes, .total = progress.total, .rate = progress.rate, .validators = progress.validators};
@@ -133,7 +129,7 @@ void claim_hear(void *user, const mc_claim_news *news) {
 /* ---- without the coordination ---- */
 
 bool coordination_is_out(const struct mc_cache *cache, mc_status status) {
-  return (status == MC_UNAVAILABLE || status == MC_RESOURCE_EXHAUSTED) && is_shared(cache);
+  return (status == MC_UNAVAILABLE || status == MC_RESOURCE_EXHAUSTED) && coordination_is_shared(cache);
 }
 
 void coordination_lost(struct mc_cache *cache, const mc_error *why) {

@@ -114,6 +114,10 @@ struct mc_cache {
   _Atomic uint64_t stats[STAT_COUNT];
 };
 
+static inline bool coordination_is_shared(const struct mc_cache *cache) {
+  return cache->coordination->ops->flags & MC_COORDINATION_SHARED;
+}
+
 static inline void stat_add(struct mc_cache *cache, enum stat_id id, uint64_t count) {
   atomic_fetch_add_explicit(&cache->stats[id], count, memory_order_relaxed);
 }
@@ -139,7 +143,8 @@ mc_status entry_load(mc_entry **out, struct mc_cache *cache, const char *key, mc
 mc_status entry_newest(mc_entry **out, struct mc_cache *cache, const char *key, mc_error *err);
 /* Whether there is a newer record than this entry's would be, in a storage that others write to as well. */
 bool entry_is_outrun(struct mc_cache *cache, const char *key, const mc_entry *entry);
-/* Write the record into the home tier, if it is persistent; with its next commit, if there is a stage that can. */
+/* Write the record into the home tier, if it is persistent; with its next commit, if there is a stage that can. An
+ * entry that says no more than that a URL is missing has none: remove it. */
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err);
 /* This is the URL's entry from now on: the home tier keeps its object. Whether it has another one than before. */
 bool entry_refer(struct mc_cache *cache, const char *key, const mc_entry *entry);

@@ -16,7 +16,11 @@ mc_storage *record_storage(const struct mc_cache *cache) {
 
 mc_status entry_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   mc_storage *storage = record_storage(cache);
-  if (!storage || !(entry->has_digest || entry->history_count || entry->pinned)) return MC_OK;
+  if (!storage) return MC_OK;
+  if (!entry->has_digest && !entry->history_count && !entry->pinned) {
+    storage->ops->record_remove(storage, key, NULL);
+    return MC_OK;
+  }
   char *text = record_encode(entry);
   if (!text) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a record");
   bool together = stage && stage->storage == storage && storage->ops->stage_record;
@@ -39,8 +43,7 @@ static mc_status load_record(mc_entry **out, mc_storage *storage, const char *ke
 bool entry_is_outrun(struct mc_cache *cache, const char *key, const mc_entry *entry) {
   mc_storage *storage = record_storage(cache);
   mc_entry *known;
-  bool shared = cache->coordination->ops->flags & MC_COORDINATION_SHARED;
-  if (!shared || !storage || load_record(&known, storage, key, NULL)) return false;
+  if (!coordination_is_shared(cache) || !storage || load_record(&known, storage, key, NULL)) return false;
   bool outrun = known->revision > entry->revision;
   free(known);
   return outrun;

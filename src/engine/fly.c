@@ -268,7 +268,7 @@ static mc_status await_owner(struct run *run, mc_error *err) {
   struct mc_cache *cache = run->cache;
   struct flight *flight = run->flight;
   const mc_coordination_ops *ops = cache->coordination->ops;
-  bool shared = ops->flags & MC_COORDINATION_SHARED;
+  bool shared = coordination_is_shared(cache);
   flight_set_phase(flight, MC_PHASE_WAITING, shared ? "another pod downloads it" : "another process downloads it");
   mc_file_release(run->file); /* it may be evicted meanwhile */
   run->file = NULL;

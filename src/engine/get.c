@@ -150,25 +150,31 @@ void request_finish(struct mc_request *request, mc_status status, mc_file *file,
 
 /* ---- starting ---- */
 
+static mc_status open_current(mc_file **out, struct mc_request *request, const mc_call *call, mc_error *err) {
+  struct mc_cache *cache = request->cache;
+  mc_entry *entry = NULL;
+  struct tier *damaged = NULL;
+  mc_status status = entry_load(&entry, cache, request->key, err);
+  if (!status && !entry->has_digest) status = MC_NOT_FOUND;
+  if (!status) status = file_open(out, cache, entry, true, &damaged, call, err);
+  free(entry);
+  if (status != MC_NOT_FOUND && status != MC_CORRUPT) return status;
+  return mc_error_set(err, MC_NOT_FOUND, ORIGIN, "it is not in the cache, and only the cache was asked");
+}
+
 /* Only what is here: looked up by a job, as that may read records and verify. */
 static void cached_job(struct work_job *job) {
   struct mc_request *request = request_of(job);
   struct mc_cache *cache = request->cache;
   mc_error error = MC_ERROR_INIT;
-  mc_entry *entry = NULL;
   mc_file *file = NULL;
-  struct tier *damaged = NULL;
   mc_call call = {request->deadline, request->options.cancel};
-  mc_status status = check(request, &error);
   const mc_digest *digest = request->options.digest;
-  if (!status && digest) status = version_open(&file, cache, request->url, digest, &call, &error);
-  if (!status && !digest) status = entry_load(&entry, cache, request->key, &error);
-  if (!status && !digest && !entry->has_digest) status = MC_NOT_FOUND;
-  if (!status && !digest) status = file_open(&file, cache, entry, true, &damaged, &call, &error);
-  if (!digest && (status == MC_NOT_FOUND || status == MC_CORRUPT)) {
-    status = mc_error_set(&error, MC_NOT_FOUND, ORIGIN, "it is not in the cache, and only the cache was asked");
+  mc_status status = check(request, &error);
+  if (!status) {
+    status = digest ? version_open(&file, cache, request->url, digest, &call, &error)
+                    : open_current(&file, request, &call, &error);
   }
-  free(entry);
   if (!status) file_count_hits(file, cache, 1);
   if (!status) promote_consider(cache, file);
   if (status) {
@@ -188,10 +194,6 @@ static bool may_be_at_hand(const struct mc_request *request) {
   return !(flags & MC_GET_REVALIDATE) || request->hint;
 }
 
-static bool look_may_block(const struct mc_cache *cache) {
-  return cache->coordination->ops->flags & MC_COORDINATION_SHARED;
-}
-
 /* What needs no upstream, and no thread but where a look-up may block: true if the request has ended. */
 static bool try_at_hand(struct mc_request *request) {
   struct mc_cache *cache = request->cache;
@@ -201,8 +203,9 @@ static bool try_at_hand(struct mc_request *request) {
   struct tier *damaged = NULL;
   mc_error error = MC_ERROR_INIT;
   bool ended = false;
-  if (look_may_block(cache) ? entry_load(&entry, cache, request->key, NULL)
-                            : cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) {
+  if (coordination_is_shared(cache)
+          ? entry_load(&entry, cache, request->key, NULL)
+          : cache->coordination->ops->lookup(cache->coordination, request->key, &entry, NULL)) {
     return false;
   }
   enum hint_says says = hint_judge(request->hint, entry);
@@ -314,13 +317,14 @@ mc_status request_start(mc_request **out, struct mc_cache *cache, const char *ur
     atomic_fetch_sub(&request->references, 1);
   }
   uint32_t flags = request->options.flags;
+  bool shared = coordination_is_shared(cache);
   if (flags & MC_GET_CACHED) {
     submit(request, cache->job_pool, cached_job);
-  } else if (may_be_at_hand(request) && look_may_block(cache) && !flight_is_bare(cache, request->key)) {
-    submit(request, cache->look_pool, look_job);
-  } else if (look_may_block(cache)) {
+  } else if (!may_be_at_hand(request) || (shared && flight_is_bare(cache, request->key))) {
     fetch(request);
-  } else if (!may_be_at_hand(request) || !try_at_hand(request)) {
+  } else if (shared) { /* a look-up may block */
+    submit(request, cache->look_pool, look_job);
+  } else if (!try_at_hand(request)) {
     fetch(request);
   }
   return MC_OK;

@@ -209,7 +209,7 @@ void member_state(struct member *member, struct member_state *state) {
 
 mc_status member_new(struct member **out, struct mc_cache *cache, mc_error *err) {
   *out = NULL;
-  if (!(cache->coordination->ops->flags & MC_COORDINATION_SHARED)) return MC_OK;
+  if (!coordination_is_shared(cache)) return MC_OK;
   struct member *member = calloc(1, sizeof(*member));
   if (!member) return mc_error_set(err, MC_NO_MEMORY, ORIGIN, "no memory for a member");
   mc_status status = work_new(&member->pool, 1, err);

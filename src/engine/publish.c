@@ -35,21 +35,13 @@ static void stamp(const struct run *run, mc_entry *entry) {
   entry->revision = least > known ? least : known + 1;
 }
 
-static mc_status put_record(struct mc_cache *cache, const char *key, const mc_entry *entry, mc_stage *stage,
-                            mc_error *err) {
-  if (entry->has_digest || entry->history_count || entry->pinned) return entry_record(cache, key, entry, stage, err);
-  mc_storage *storage = cache->home ? tier_storage(cache->home) : NULL;
-  if (storage && storage->ops->record_remove) storage->ops->record_remove(storage, key, NULL);
-  return MC_OK;
-}
-
 /* Never over a newer one: who slept beyond his lease may have his claim again from a coordination that has lost what
  * came after it. */
 static mc_status put_own_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
   run->outrun = entry_is_outrun(run->cache, run->flight->key, entry);
   if (run->outrun) return MC_OK;
   run->recorded = true;
-  return put_record(run->cache, run->flight->key, entry, stage, err);
+  return entry_record(run->cache, run->flight->key, entry, stage, err);
 }
 
 mc_status publish_record(struct run *run, const mc_entry *entry, mc_stage *stage, mc_error *err) {
@@ -142,13 +134,13 @@ void publish_mend(struct run *run) {
   }
   mc_status status = entry_newest(&now, cache, key, NULL);
   if (!status && now->revision >= run->overtaken->revision) {
-    put_record(cache, key, now, NULL, NULL);
+    entry_record(cache, key, now, NULL, NULL);
     status = ops->publish(cache->coordination, key, run->claim.token, now, NULL);
     if (!status) entry_refer(cache, key, now);
     run->claim.granted = status != MC_OK;
   } else if (!status || status == MC_NOT_FOUND) { /* whoever had the claim has published nothing */
     run->overtaken->revision = run->claim.token;
-    put_record(cache, key, run->overtaken, NULL, NULL);
+    entry_record(cache, key, run->overtaken, NULL, NULL);
     status = ops->publish(cache->coordination, key, run->claim.token, run->overtaken, NULL);
     if (!status) entry_refer(cache, key, run->overtaken);
     run->claim.granted = status != MC_OK;
