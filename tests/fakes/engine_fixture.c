@@ -110,6 +110,26 @@ bool get_once(struct fixture *fixture, const char *url, const struct fake_conten
   return cached;
 }
 
+struct fake_content *small_files[16];
+
+void add_small_files(int count) {
+  for (int i = 0; i < count; i++) {
+    char name[64];
+    snprintf(name, sizeof(name), "host/%d", i);
+    small_files[i] = fake_add(0, name, MIB, (uint32_t)i + 1);
+  }
+}
+
+const char *small_url(char url[64], int i) {
+  snprintf(url, 64, "fake://host/%d", i);
+  return url;
+}
+
+void get_small_file(struct fixture *fixture, int i) {
+  char url[64];
+  get_once(fixture, small_url(url, i), small_files[i]);
+}
+
 mc_status try_get(struct fixture *fixture, const char *url, uint32_t flags, mc_error *err) {
   mc_get_options options = MC_GET_OPTIONS_INIT;
   mc_file *file = NULL;

@@ -43,6 +43,11 @@ void time_passes(int64_t ms);
 mc_file *get(struct fixture *fixture, const char *url, const struct fake_content *content);
 /* The same, releasing the file. Whether it was cached. */
 bool get_once(struct fixture *fixture, const char *url, const struct fake_content *content);
+/* Files of 1 MiB each, "fake://host/0" and on: make so many; the URL of one; get it. */
+extern struct fake_content *small_files[16];
+void add_small_files(int count);
+const char *small_url(char url[64], int i);
+void get_small_file(struct fixture *fixture, int i);
 /* A get's status. With flags. */
 mc_status try_get(struct fixture *fixture, const char *url, uint32_t flags, mc_error *err);
 void assert_is(mc_file *file, const struct fake_content *content);

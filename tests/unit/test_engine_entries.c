@@ -14,40 +14,20 @@
 #include "engine/news.h"
 #include "tests/fakes/fake_hub.h"
 
-static struct fake_content *contents[16];
 static struct fixture a, b; /* two members over one folder */
-
-static const char *url_of(char url[64], int i) {
-  snprintf(url, 64, "fake://host/%d", i);
-  return url;
-}
-
-/* Files of 1 MiB each. */
-static void add_files(int count) {
-  for (int i = 0; i < count; i++) {
-    char name[64];
-    snprintf(name, sizeof(name), "host/%d", i);
-    contents[i] = fake_add(0, name, MIB, (uint32_t)i + 1);
-  }
-}
-
-static void get_file(struct fixture *fixture, int i) {
-  char url[64];
-  get_once(fixture, url_of(url, i), contents[i]);
-}
 
 static void get_with(struct fixture *fixture, int i, uint32_t flags) {
   char url[64];
-  assert_int_equal(try_get(fixture, url_of(url, i), flags, NULL), MC_OK);
+  assert_int_equal(try_get(fixture, small_url(url, i), flags, NULL), MC_OK);
 }
 
 static bool on_disk(int i) {
   char path[256];
-  return access(object_file(&a, path, contents[i]), F_OK) == 0;
+  return access(object_file(&a, path, small_files[i]), F_OK) == 0;
 }
 
 static bool counts(struct fixture *fixture, int i) {
-  return tier_has(fixture->cache->home, &contents[i]->digest);
+  return tier_has(fixture->cache->home, &small_files[i]->digest);
 }
 
 /* What jobs do has no event: it is looked at again and again. */
@@ -93,21 +73,21 @@ static mc_entry *known(struct fixture *fixture, int i) {
   char url[64], key[KEY_SIZE];
   mc_entry *entry = NULL;
   mc_coordination *hub = fixture->cache->coordination;
-  key_of(key, url_of(url, i));
+  key_of(key, small_url(url, i));
   if (hub->ops->lookup(hub, key, &entry, NULL)) return NULL;
   return entry;
 }
 
 static bool is_known_as_now(struct fixture *fixture, int i) {
   mc_entry *entry = known(fixture, i);
-  bool is = entry && entry->has_digest && mc_digest_equal(&entry->digest, &contents[i]->digest);
+  bool is = entry && entry->has_digest && mc_digest_equal(&entry->digest, &small_files[i]->digest);
   free(entry);
   return is;
 }
 
 static void regress(int i, const mc_entry *entry) {
   char url[64], key[KEY_SIZE];
-  key_of(key, url_of(url, i));
+  key_of(key, small_url(url, i));
   fake_hub_regress(key, entry);
 }
 
@@ -115,7 +95,7 @@ static void regress(int i, const mc_entry *entry) {
 static mc_entry *replace(struct fixture *fixture, int i, uint32_t seed) {
   mc_entry *before = known(fixture, i);
   assert_non_null(before);
-  fake_change(contents[i], MIB, seed);
+  fake_change(small_files[i], MIB, seed);
   get_with(fixture, i, MC_GET_REVALIDATE);
   return before;
 }
@@ -123,24 +103,24 @@ static mc_entry *replace(struct fixture *fixture, int i, uint32_t seed) {
 /* ---- what others need ---- */
 
 static void what_another_pins_stays(void **state) {
-  add_files(10);
+  add_small_files(10);
   join_both(*state, 4 * MIB);
   get_with(&b, 0, MC_GET_PIN);
   AWAIT(counts(&a, 0));
-  for (int i = 1; i < 8; i++) get_file(&a, i);
+  for (int i = 1; i < 8; i++) get_small_file(&a, i);
   assert_true(on_disk(0));
   get_with(&b, 0, MC_GET_UNPIN);
-  for (int i = 1; i < 8; i++) get_file(&a, i);
+  for (int i = 1; i < 8; i++) get_small_file(&a, i);
   assert_false(on_disk(0));
 }
 
 static void what_another_does_not_need_any_more_goes(void **state) {
   char old[256];
-  add_files(2);
+  add_small_files(2);
   join_both(*state, 0);
-  get_file(&a, 0);
-  get_file(&a, 1);
-  object_file(&a, old, contents[0]);
+  get_small_file(&a, 0);
+  get_small_file(&a, 1);
+  object_file(&a, old, small_files[0]);
   free(replace(&b, 0, 77));
   AWAIT(counts(&a, 0));
   time_passes(11 * 60 * 1000);
@@ -153,35 +133,35 @@ static void what_another_does_not_need_any_more_goes(void **state) {
 /* Both find the same record, and both publish it: it is one entry all the same. */
 static void an_entry_that_is_told_twice_counts_once(void **state) {
   char url[64], old[256];
-  add_files(1);
+  add_small_files(1);
   join_both(*state, 0);
-  get_file(&a, 0);
+  get_small_file(&a, 0);
   fake_hub_find(true);
-  get_file(&a, 0);
-  get_file(&b, 0);
+  get_small_file(&a, 0);
+  get_small_file(&b, 0);
   AWAIT(is_settled(&a) && is_settled(&b));
-  object_file(&a, old, contents[0]);
+  object_file(&a, old, small_files[0]);
   free(replace(&b, 0, 78));
   time_passes(11 * 60 * 1000);
   tier_sweep(a.cache->home);
   assert_int_equal(access(old, F_OK), -1);
-  assert_int_equal(mc_evict(NULL, a.cache, url_of(url, 0), NULL), MC_OK);
-  assert_false(tier_is_referred(b.cache->home, &contents[0]->digest));
+  assert_int_equal(mc_evict(NULL, a.cache, small_url(url, 0), NULL), MC_OK);
+  assert_false(tier_is_referred(b.cache->home, &small_files[0]->digest));
 }
 
 static void nothing_goes_before_it_is_known_what_is_needed(void **state) {
   struct fixture *fixture = *state;
-  add_files(6);
+  add_small_files(6);
   join_both(fixture, 0);
   get_with(&a, 0, MC_GET_PIN);
-  get_file(&a, 1);
+  get_small_file(&a, 1);
   close_cache(&a);
   close_cache(&b);
   fake_hub_lose();
   fake_storage_hold(FAKE_RECORD_SCAN, true);
   join(&a, fixture, 3 * MIB);
   fake_storage_await_held(1);
-  get_file(&a, 2); /* for which there is room */
+  get_small_file(&a, 2); /* for which there is room */
   mc_error error = MC_ERROR_INIT;
   assert_int_equal(try_get(&a, "fake://host/3", 0, &error), MC_NO_SPACE);
   assert_non_null(strstr(error.message, "not known yet"));
@@ -190,7 +170,7 @@ static void nothing_goes_before_it_is_known_what_is_needed(void **state) {
   for (int i = 0; i < 3; i++) assert_true(on_disk(i));
   fake_storage_hold(FAKE_RECORD_SCAN, false);
   AWAIT(tier_knows(a.cache->home)); /* by the records, without the coordination */
-  for (int i = 3; i < 6; i++) get_file(&a, i);
+  for (int i = 3; i < 6; i++) get_small_file(&a, i);
   assert_true(on_disk(0));
   assert_false(on_disk(1));
 }
@@ -200,9 +180,9 @@ static void nothing_goes_before_it_is_known_what_is_needed(void **state) {
 static void in_doubt_the_newer_record_is_given(void **state) {
   char url[64], key[KEY_SIZE];
   mc_entry *entry;
-  add_files(2);
+  add_small_files(2);
   join_both(*state, 0);
-  for (int i = 0; i < 2; i++) get_file(&a, i);
+  for (int i = 0; i < 2; i++) get_small_file(&a, i);
   for (int i = 0; i < 2; i++) {
     entry = replace(&a, i, 80 + (uint32_t)i);
     regress(i, entry);
@@ -213,9 +193,9 @@ static void in_doubt_the_newer_record_is_given(void **state) {
   fake_hub_lose();
   fake_hub_find(false);
   fake_storage_await_held(2);
-  key_of(key, url_of(url, 0));
+  key_of(key, small_url(url, 0));
   assert_int_equal(entry_load(&entry, b.cache, key, NULL), MC_OK);
-  assert_true(mc_digest_equal(&entry->digest, &contents[0]->digest));
+  assert_true(mc_digest_equal(&entry->digest, &small_files[0]->digest));
   free(entry);
   assert_true(is_known_as_now(&a, 0)); /* it has been published */
   assert_false(is_known_as_now(&a, 1));
@@ -227,11 +207,11 @@ static void in_doubt_the_newer_record_is_given(void **state) {
 static unsigned listed_by(struct fixture *fixture);
 
 static void what_is_lost_comes_back_from_the_records(void **state) {
-  add_files(5);
+  add_small_files(5);
   join_both(*state, 0);
-  for (int i = 0; i < 5; i++) get_file(&a, i);
+  for (int i = 0; i < 5; i++) get_small_file(&a, i);
   fake_hub_lose();
-  get_file(&b, 3); /* as it's stored */
+  get_small_file(&b, 3); /* as it's stored */
   fake_storage_hold(FAKE_RECORD_SCAN, true);
   fake_hub_find(true);
   assert_false(fake_hub_is_filled());
@@ -243,15 +223,15 @@ static void what_is_lost_comes_back_from_the_records(void **state) {
   tier_sweep(b.cache->home);
   for (int i = 0; i < 5; i++) {
     assert_true(on_disk(i));
-    assert_int_equal(contents[i]->opens, 1);
+    assert_int_equal(small_files[i]->opens, 1);
   }
 }
 
 static void what_is_got_without_the_coordination_is_known_later(void **state) {
-  add_files(1);
+  add_small_files(1);
   join_both(*state, 0);
   fake_hub_lose();
-  get_file(&a, 0);
+  get_small_file(&a, 0);
   time_passes(11 * 60 * 1000);
   tier_sweep(a.cache->home);
   assert_true(on_disk(0));
@@ -261,9 +241,9 @@ static void what_is_got_without_the_coordination_is_known_later(void **state) {
 }
 
 static void a_gap_in_the_middle_begins_anew(void **state) {
-  add_files(4);
+  add_small_files(4);
   join_both(*state, 0);
-  for (int i = 0; i < 4; i++) get_file(&a, i);
+  for (int i = 0; i < 4; i++) get_small_file(&a, i);
   fake_storage_hold(FAKE_RECORD_SCAN, true);
   fake_hub_find(false);
   fake_storage_await_held(2);
@@ -277,21 +257,21 @@ static void a_gap_in_the_middle_begins_anew(void **state) {
 /* Nothing that is told while entries are listed is lost, or taken back by what was listed before. */
 static void what_is_told_meanwhile_holds(void **state) {
   char url[64], old[256];
-  add_files(3);
+  add_small_files(3);
   join_both(*state, 0);
-  for (int i = 0; i < 3; i++) get_file(&a, i);
-  object_file(&a, old, contents[1]);
+  for (int i = 0; i < 3; i++) get_small_file(&a, i);
+  object_file(&a, old, small_files[1]);
   fake_storage_hold(FAKE_RECORD_SCAN, true);
   fake_hub_find(false);
   fake_storage_await_held(2);
-  assert_int_equal(mc_evict(NULL, b.cache, url_of(url, 0), NULL), MC_OK);
+  assert_int_equal(mc_evict(NULL, b.cache, small_url(url, 0), NULL), MC_OK);
   free(replace(&b, 1, 90));
   get_with(&b, 2, MC_GET_PIN);
   fake_storage_hold(FAKE_RECORD_SCAN, false);
   AWAIT(is_settled(&a) && is_settled(&b));
   assert_null(known(&a, 0));
-  assert_false(tier_is_referred(a.cache->home, &contents[0]->digest));
-  assert_true(tier_is_referred(a.cache->home, &contents[1]->digest));
+  assert_false(tier_is_referred(a.cache->home, &small_files[0]->digest));
+  assert_true(tier_is_referred(a.cache->home, &small_files[1]->digest));
   time_passes(11 * 60 * 1000);
   tier_sweep(a.cache->home);
   assert_int_equal(access(old, F_OK), -1);
@@ -308,25 +288,25 @@ static void watchers_hear_of_others_and_of_what_they_missed(void **state) {
   mc_watcher *watcher;
   char url[64];
   atomic_uint heard[2] = {0}; /* new versions; that something may have been missed */
-  add_files(3);
+  add_small_files(3);
   join_both(*state, 0);
-  get_file(&a, 0);
+  get_small_file(&a, 0);
   assert_int_equal(mc_watch(&watcher, b.cache, "", count_change, heard, NULL), MC_OK);
-  get_file(&a, 1);
+  get_small_file(&a, 1);
   assert_int_equal(atomic_load(&heard[0]), 1);
   fake_hub_lose();
-  get_file(&a, 2);
+  get_small_file(&a, 2);
   fake_hub_find(false);
   AWAIT(is_settled(&a) && is_settled(&b));
   AWAIT(atomic_load(&heard[0]) == 2 && atomic_load(&heard[1]) == 1);
-  assert_int_equal(mc_evict(NULL, a.cache, url_of(url, 0), NULL), MC_OK);
+  assert_int_equal(mc_evict(NULL, a.cache, small_url(url, 0), NULL), MC_OK);
   mc_watch_end(watcher);
 }
 
 static void a_failure_is_tried_again(void **state) {
-  add_files(2);
+  add_small_files(2);
   join_both(*state, 0);
-  for (int i = 0; i < 2; i++) get_file(&a, i);
+  for (int i = 0; i < 2; i++) get_small_file(&a, i);
   fake_storage_fail(FAKE_RECORD_SCAN, 1, 2, MC_IO);
   fake_hub_find(true);
   AWAIT(fake_hub_is_filled() && is_settled(&a) && is_settled(&b));
@@ -335,12 +315,12 @@ static void a_failure_is_tried_again(void **state) {
 
 /* Neither by who does not ask for anything, and so does not see that he hears nothing. */
 static void what_is_got_in_an_outage_is_not_taken_for_unneeded(void **state) {
-  add_files(1);
+  add_small_files(1);
   join_both(*state, 0);
   fake_hub_lose();
   AWAIT(news_in_doubt(a.cache->news));
-  get_file(&b, 0);
-  tier_look(a.cache->home, &contents[0]->digest);
+  get_small_file(&b, 0);
+  tier_look(a.cache->home, &small_files[0]->digest);
   assert_true(counts(&a, 0));
   time_passes((int64_t)11 * 60 * 1000);
   tier_sweep(a.cache->home);
@@ -356,24 +336,24 @@ static void what_is_got_in_an_outage_is_not_taken_for_unneeded(void **state) {
 static void what_another_evicts_leaves_the_memory_too(void **state) {
   struct fixture *fixture = *state;
   char url[64];
-  add_files(1);
+  add_small_files(1);
   fixture->options.memory_capacity = 16 * MIB;
   join_both(fixture, 0);
-  for (int i = 0; i < 3; i++) get_file(&a, 0);
-  AWAIT(tier_has(a.cache->tiers[0], &contents[0]->digest));
-  assert_int_equal(mc_evict(NULL, b.cache, url_of(url, 0), NULL), MC_OK);
-  AWAIT(!tier_has(a.cache->tiers[0], &contents[0]->digest));
+  for (int i = 0; i < 3; i++) get_small_file(&a, 0);
+  AWAIT(tier_has(a.cache->tiers[0], &small_files[0]->digest));
+  assert_int_equal(mc_evict(NULL, b.cache, small_url(url, 0), NULL), MC_OK);
+  AWAIT(!tier_has(a.cache->tiers[0], &small_files[0]->digest));
   assert_false(on_disk(0));
-  assert_int_equal(try_get(&a, url_of(url, 0), MC_GET_CACHED, NULL), MC_NOT_FOUND);
+  assert_int_equal(try_get(&a, small_url(url, 0), MC_GET_CACHED, NULL), MC_NOT_FOUND);
 }
 
 /* To begin anew at once, as after a gap, would be to ask for nothing but that for as long as it lasts. */
 static void during_an_outage_it_is_tried_now_and_then(void **state) {
-  add_files(1);
+  add_small_files(1);
   join_both(*state, 0);
   fake_hub_lose();
   unsigned listed = fake_hub_calls("list");
-  get_file(&a, 0);
+  get_small_file(&a, 0);
   AWAIT(fake_hub_calls("list") > listed);
   unsigned beats = fake_hub_calls("present");
   AWAIT(fake_hub_calls("present") > beats + 1);
@@ -385,15 +365,15 @@ static void during_an_outage_it_is_tried_now_and_then(void **state) {
 static void evicting_needs_the_coordination(void **state) {
   char url[64];
   mc_error error = MC_ERROR_INIT;
-  add_files(1);
+  add_small_files(1);
   join_both(*state, 0);
-  get_file(&a, 0);
+  get_small_file(&a, 0);
   fake_hub_lose();
-  assert_int_equal(mc_evict(NULL, a.cache, url_of(url, 0), &error), MC_UNAVAILABLE);
+  assert_int_equal(mc_evict(NULL, a.cache, small_url(url, 0), &error), MC_UNAVAILABLE);
   assert_non_null(strstr(error.message, "nothing can be evicted while"));
   assert_true(on_disk(0));
   fake_hub_find(false);
-  assert_int_equal(mc_evict(NULL, a.cache, url_of(url, 0), NULL), MC_OK);
+  assert_int_equal(mc_evict(NULL, a.cache, small_url(url, 0), NULL), MC_OK);
   assert_false(on_disk(0));
 }
 
@@ -406,14 +386,14 @@ static bool always(void *user) {
 
 static void a_rescan_counts_what_others_stored(void **state) {
   struct fixture *fixture = *state; /* a member of nothing: it tells nobody */
-  add_files(4);
+  add_small_files(4);
   join(&a, fixture, 0);
   AWAIT(is_settled(&a));
-  get_file(&a, 0);
-  get_file(&a, 1);
+  get_small_file(&a, 0);
+  get_small_file(&a, 1);
   open_cache(fixture);
-  get_file(fixture, 2);
-  get_file(fixture, 3);
+  get_small_file(fixture, 2);
+  get_small_file(fixture, 3);
   assert_int_equal(stat_of(&a, "storage_bytes"), 2 * MIB);
   assert_int_equal(tier_rescan(a.cache->home, always, NULL, NULL), MC_OK);
   assert_int_equal(stat_of(&a, "storage_bytes"), 4 * MIB);
@@ -430,24 +410,24 @@ static void use_as_another(int i) {
   struct timespec times[2];
   int64_t now = clock_wall_ms();
   times[0] = times[1] = (struct timespec){now / 1000, now % 1000 * 1000000};
-  strcat((char *)object_file(&a, path, contents[i]), ".meta");
+  strcat((char *)object_file(&a, path, small_files[i]), ".meta");
   assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
 }
 
 static void what_another_uses_is_not_evicted(void **state) {
-  add_files(6);
+  add_small_files(6);
   join(&a, *state, 3 * MIB);
   AWAIT(is_settled(&a));
-  for (int i = 0; i < 3; i++) get_file(&a, i);
+  for (int i = 0; i < 3; i++) get_small_file(&a, i);
   time_passes(60 * 1000);
   use_as_another(0);
-  get_file(&a, 3);
+  get_small_file(&a, 3);
   assert_true(on_disk(0) && on_disk(2) && on_disk(3));
   assert_false(on_disk(1));
   time_passes(60 * 1000);
   use_as_another(2);
   assert_int_equal(tier_rescan(a.cache->home, always, NULL, NULL), MC_OK); /* has seen it, too */
-  get_file(&a, 4);
+  get_small_file(&a, 4);
   assert_false(on_disk(0));
   assert_true(on_disk(2) && on_disk(3));
   assert_int_equal(stat_of(&a, "evicted_objects_total"), 2);
@@ -455,12 +435,12 @@ static void what_another_uses_is_not_evicted(void **state) {
 
 static void what_another_has_evicted_makes_room(void **state) {
   char path[256];
-  add_files(5);
+  add_small_files(5);
   join(&a, *state, 3 * MIB);
   AWAIT(is_settled(&a));
-  for (int i = 0; i < 3; i++) get_file(&a, i);
-  assert_int_equal(unlink(object_file(&a, path, contents[0])), 0);
-  get_file(&a, 3);
+  for (int i = 0; i < 3; i++) get_small_file(&a, i);
+  assert_int_equal(unlink(object_file(&a, path, small_files[0])), 0);
+  get_small_file(&a, 3);
   assert_true(on_disk(1) && on_disk(2));
   assert_int_equal(stat_of(&a, "evicted_objects_total"), 0);
 }
@@ -482,16 +462,16 @@ static unsigned listed_by(struct fixture *fixture) {
 static void repair_tells_and_mends(void **state) {
   char path[256], url[64], key[KEY_SIZE];
   mc_repair_result found;
-  add_files(4);
+  add_small_files(4);
   join_both(*state, 0);
-  for (int i = 0; i < 4; i++) get_file(&a, i);
+  for (int i = 0; i < 4; i++) get_small_file(&a, i);
   mc_entry *before = replace(&a, 0, 95);
   regress(0, before);
   free(before);
-  key_of(key, url_of(url, 1));
+  key_of(key, small_url(url, 1));
   mc_coordination *hub = b.cache->coordination;
   assert_int_equal(hub->ops->forget(hub, key, NULL), MC_OK);
-  assert_int_equal(unlink(object_file(&a, path, contents[2])), 0);
+  assert_int_equal(unlink(object_file(&a, path, small_files[2])), 0);
   for (int dry = 1; dry >= 0; dry--) {
     assert_int_equal(mc_repair(&found, a.cache, dry, 0, NULL), MC_OK);
     assert_int_equal(found.records, 4);
@@ -511,9 +491,9 @@ static void repair_tells_and_mends(void **state) {
 static void alone_there_is_nothing_to_repair(void **state) {
   struct fixture *fixture = *state;
   mc_repair_result found;
-  add_files(2);
+  add_small_files(2);
   open_cache(fixture);
-  for (int i = 0; i < 2; i++) get_file(fixture, i);
+  for (int i = 0; i < 2; i++) get_small_file(fixture, i);
   assert_int_equal(mc_repair(&found, fixture->cache, false, 0, NULL), MC_OK);
   assert_int_equal(found.records, 2);
   assert_int_equal(found.entries, 2);
@@ -528,7 +508,7 @@ static void *change_files(void *arg) {
   for (int i = 0; !atomic_load(stop); i = (i + 1) % 1000) {
     char url[64];
     if (i % 4 == 3) fake_hub_find(i % 8 == 3);
-    try_get(&b, url_of(url, i % 4), 0, NULL);
+    try_get(&b, small_url(url, i % 4), 0, NULL);
     mc_evict(NULL, b.cache, url, NULL);
   }
   return NULL;
@@ -537,7 +517,7 @@ static void *change_files(void *arg) {
 static void opening_and_closing_among_news(void **state) {
   pthread_t thread;
   atomic_bool stop = false;
-  add_files(4);
+  add_small_files(4);
   join(&b, *state, 0);
   assert_int_equal(pthread_create(&thread, NULL, change_files, &stop), 0);
   for (int i = 0; i < 20; i++) {
